@@ -1,0 +1,51 @@
+"""The errors and warnings a user can meet.
+
+Everything this package raises on purpose derives from `AIMv2Error`, so one `except` clause is
+enough. A message says what was found, what was expected, where (file, key, argument) and what to
+do about it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AIMv2Error",
+    "AIMv2Warning",
+    "BackendUnavailable",
+    "CheckpointError",
+    "ConfigError",
+    "ImageError",
+    "TokenizerError",
+    "VerificationError",
+]
+
+
+class AIMv2Error(Exception):
+    """Base class of every error that this package raises on purpose."""
+
+
+class CheckpointError(AIMv2Error):
+    """A checkpoint cannot be found, fetched, read, or does not hold the parameters it should."""
+
+
+class ConfigError(AIMv2Error):
+    """A configuration or an argument contradicts the weights, another source, or the model."""
+
+
+class ImageError(AIMv2Error):
+    """An image cannot be read, or does not fit the model."""
+
+
+class TokenizerError(AIMv2Error):
+    """A tokenizer cannot be built, or a text or its token ids cannot be used."""
+
+
+class BackendUnavailable(AIMv2Error):
+    """The backend that was asked for does not exist here or cannot run; says why and the remedy."""
+
+
+class VerificationError(AIMv2Error):
+    """Two sets of activations cannot be compared."""
+
+
+class AIMv2Warning(UserWarning):
+    """The result is what was asked for, but probably not what was meant (e.g. a cut text)."""

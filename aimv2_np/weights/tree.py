@@ -1,0 +1,236 @@
+"""The parameters of a model, as the model wants them: small named tuples of arrays.
+
+Names are the original code's. Matrices are (out, in), as PyTorch stores them. The one difference
+to the stored form: `qkv`, stored as one (3·D, D) matrix by the original and as three by
+transformers, is a triple here, because both can then be used where they lie, without a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import LiTConfig, TextConfig, VisionConfig
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+
+__all__ = [
+    "BlockParams",
+    "HeadParams",
+    "LiTParams",
+    "TextParams",
+    "VisionParams",
+    "build_params",
+    "expected_shapes",
+    "map_params",
+]
+
+Array = NDArray[Any]
+Shapes = dict[str, tuple[int, ...]]
+
+
+class BlockParams(NamedTuple):
+    """One transformer block: trunk.blocks.{i}."""
+
+    norm_1: Array  # (D,)
+    qkv: tuple[Array, Array, Array]  # each (D, D), the heads stacked along the first axis
+    proj: Array  # (D, D)
+    norm_2: Array  # (D,)
+    fc1: Array  # (F, D), the gate
+    fc3: Array  # (F, D), the up projection
+    fc2: Array  # (D, F), the way down
+
+
+class HeadParams(NamedTuple):
+    """The attention-pooling head."""
+
+    cls_token: Array  # (D,), the learned query
+    k: Array  # (D, D)
+    v: Array  # (D, D)
+    linear_weight: Array  # (D, D)
+    linear_bias: Array  # (D,)
+
+
+class VisionParams(NamedTuple):
+    """The vision encoder."""
+
+    patch_weight: Array  # (D, C, P, P)
+    patch_bias: Array  # (D,)
+    patch_norm: Array  # (D,)
+    pos_embed: Array | None  # (N, D); None: native resolution
+    blocks: tuple[BlockParams, ...]
+    post_trunk_norm: Array  # (D,)
+    head: HeadParams | None
+
+
+class TextParams(NamedTuple):
+    """The text encoder."""
+
+    text_embedding: Array  # (V, D)
+    positional_embedding: Array  # (T, D)
+    blocks: tuple[BlockParams, ...]
+    post_trunk_norm: Array  # (D,)
+
+
+class LiTParams(NamedTuple):
+    """Both encoders, their projections into the shared space, and the temperature."""
+
+    vision: VisionParams
+    text: TextParams
+    image_projector: Array  # (projection, D of vision)
+    text_projector: Array  # (projection, D of text)
+    log_logit_scale: Array  # ()
+
+
+Params = TypeVar("Params")
+
+
+def map_params(function: Callable[[Array], Any], params: Params) -> Params:
+    """Apply a function to every array of a parameter tree, keeping its structure."""
+    if params is None:
+        return params
+    if not isinstance(params, tuple):
+        return function(params)  # type: ignore[arg-type,no-any-return]
+    mapped = (map_params(function, child) for child in params)
+    make = getattr(type(params), "_make", tuple)
+    return make(mapped)  # type: ignore[no-any-return]
+
+
+# ---------------------------------------------------------------------------- shapes
+
+
+def _block_shapes(prefix: str, config: VisionConfig | TextConfig) -> Shapes:
+    width, hidden = config.hidden_size, config.intermediate_size
+    one = {
+        "norm_1.weight": (width,),
+        "attn.qkv.weight": (3 * width, width),
+        "attn.proj.weight": (width, width),
+        "norm_2.weight": (width,),
+        "mlp.fc1.weight": (hidden, width),
+        "mlp.fc2.weight": (width, hidden),
+        "mlp.fc3.weight": (hidden, width),
+    }
+    shapes: Shapes = {}
+    for i in range(config.num_hidden_layers):
+        shapes |= {f"{prefix}trunk.blocks.{i}.{name}": shape for name, shape in one.items()}
+    return shapes | {f"{prefix}trunk.post_trunk_norm.weight": (width,)}
+
+
+def _vision_shapes(prefix: str, config: VisionConfig) -> Shapes:
+    width, patch = config.hidden_size, config.patch_size
+    shapes: Shapes = {
+        "preprocessor.patchifier.proj.weight": (width, config.num_channels, patch, patch),
+        "preprocessor.patchifier.proj.bias": (width,),
+        "preprocessor.patchifier.norm.weight": (width,),
+    }
+    if config.grid_size is not None:
+        shapes["preprocessor.pos_embed"] = (1, config.grid_size**2, width)
+    if config.use_head:
+        shapes |= {
+            "head.cls_token": (1, 1, width),
+            "head.k.weight": (width, width),
+            "head.v.weight": (width, width),
+            "head.linear.weight": (width, width),
+            "head.linear.bias": (width,),
+        }
+    prefixed = {f"{prefix}{name}": shape for name, shape in shapes.items()}
+    return prefixed | _block_shapes(prefix, config)
+
+
+def _text_shapes(prefix: str, config: TextConfig) -> Shapes:
+    width = config.hidden_size
+    shapes: Shapes = {
+        f"{prefix}preprocessor.text_embedding.weight": (config.vocab_size, width),
+        f"{prefix}preprocessor.positional_embedding": (config.max_position_embeddings, width),
+    }
+    return shapes | _block_shapes(prefix, config)
+
+
+def expected_shapes(config: VisionConfig | LiTConfig) -> Shapes:
+    """Every parameter of a model, by its original name, with its shape in the original layout."""
+    if isinstance(config, VisionConfig):
+        return _vision_shapes("", config)
+    return (
+        _vision_shapes("image_encoder.", config.vision)
+        | _text_shapes("text_encoder.", config.text)
+        | {
+            "image_projector.weight": (config.projection_dim, config.vision.hidden_size),
+            "text_projector.weight": (config.projection_dim, config.text.hidden_size),
+            "log_logit_scale": (),
+        }
+    )
+
+
+# ---------------------------------------------------------------------------- building
+
+
+def build_params(
+    checkpoint: Checkpoint, config: VisionConfig | LiTConfig, dtype: np.dtype[Any]
+) -> VisionParams | LiTParams:
+    """The parameter tree of a checkpoint whose names and shapes have been checked.
+
+    Arrays stored in `dtype` are read-only views of the memory-mapped file; others are converted.
+    """
+
+    def read(name: str, *shape: int) -> Array:
+        array = checkpoint.array(name, dtype)
+        return array.reshape(shape) if shape else array
+
+    def blocks(prefix: str, depth: int) -> tuple[BlockParams, ...]:
+        names = (f"{prefix}trunk.blocks.{i}." for i in range(depth))
+        return tuple(
+            BlockParams(
+                norm_1=read(block + "norm_1.weight"),
+                qkv=checkpoint.thirds(block + "attn.qkv.weight", dtype),
+                proj=read(block + "attn.proj.weight"),
+                norm_2=read(block + "norm_2.weight"),
+                fc1=read(block + "mlp.fc1.weight"),
+                fc3=read(block + "mlp.fc3.weight"),
+                fc2=read(block + "mlp.fc2.weight"),
+            )
+            for block in names
+        )
+
+    def head(prefix: str, width: int) -> HeadParams:
+        return HeadParams(
+            cls_token=read(prefix + "head.cls_token", width),
+            k=read(prefix + "head.k.weight"),
+            v=read(prefix + "head.v.weight"),
+            linear_weight=read(prefix + "head.linear.weight"),
+            linear_bias=read(prefix + "head.linear.bias"),
+        )
+
+    def vision(prefix: str, c: VisionConfig) -> VisionParams:
+        learned = c.grid_size is not None
+        positions = read(prefix + "preprocessor.pos_embed", -1, c.hidden_size) if learned else None
+        return VisionParams(
+            patch_weight=read(prefix + "preprocessor.patchifier.proj.weight"),
+            patch_bias=read(prefix + "preprocessor.patchifier.proj.bias"),
+            patch_norm=read(prefix + "preprocessor.patchifier.norm.weight"),
+            pos_embed=positions,
+            blocks=blocks(prefix, c.num_hidden_layers),
+            post_trunk_norm=read(prefix + "trunk.post_trunk_norm.weight"),
+            head=head(prefix, c.hidden_size) if c.use_head else None,
+        )
+
+    def text(prefix: str, c: TextConfig) -> TextParams:
+        return TextParams(
+            text_embedding=read(prefix + "preprocessor.text_embedding.weight"),
+            positional_embedding=read(prefix + "preprocessor.positional_embedding"),
+            blocks=blocks(prefix, c.num_hidden_layers),
+            post_trunk_norm=read(prefix + "trunk.post_trunk_norm.weight"),
+        )
+
+    if isinstance(config, VisionConfig):
+        return vision("", config)
+    return LiTParams(
+        vision("image_encoder.", config.vision),
+        text("text_encoder.", config.text),
+        image_projector=read("image_projector.weight"),
+        text_projector=read("text_projector.weight"),
+        log_logit_scale=read("log_logit_scale"),
+    )
