@@ -1,0 +1,117 @@
+"""A tensor as it lies in a file: where, how large, of which dtype; and how to get at its values.
+
+Values that are stored in the dtype that is asked for are not read at all: the array is a read-only
+view of the memory-mapped file, and the operating system pages it in. Other values are converted in
+chunks read from the file, not from the map, so that the stored bytes never count as memory in use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import CheckpointError
+from .files import SourceFile, shown
+
+__all__ = ["DTYPE_BITS", "PARAMETER_DTYPES", "StoredTensor", "tensor_bytes"]
+
+# Every dtype that a safetensors file can hold (safetensors/src/tensor.rs), in bits.
+DTYPE_BITS = {
+    **{"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "C64": 64},
+    **{"I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8},
+    **{"BOOL": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8},
+    **{"F6_E2M3": 6, "F6_E3M2": 6, "F4": 4},
+}
+# Those that parameters may have, and how NumPy reads them. It has no bfloat16: the raw 16 bits
+# are the upper half of the float32 of the same value.
+PARAMETER_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+_CHUNK = 1 << 20  # elements converted at a time
+_MOST_AXES = 32  # numpy allows 64, and 32 before version 2
+_MOST_BYTES = 1 << 62  # products beyond this overflow numpy's sizes
+
+
+def tensor_bytes(shape: tuple[int, ...], dtype: str, where: str) -> int:
+    """The bytes that a tensor of this shape and dtype (a safetensors name) occupies.
+
+    Raises:
+        CheckpointError: more axes or elements than an array can have, or a broken last byte.
+    """
+    if len(shape) > _MOST_AXES:
+        raise CheckpointError(f"{where}: the shape has {len(shape)} axes, at most {_MOST_AXES}")
+    bits = DTYPE_BITS[dtype]
+    if math.prod(size or 1 for size in shape) * bits > 8 * _MOST_BYTES:  # also beside a size of 0
+        raise CheckpointError(f"{where}: the shape {shown(shape)} is too large for any memory")
+    total = math.prod(shape) * bits
+    if total % 8:
+        raise CheckpointError(f"{where}: shape {shown(shape)} of {dtype} does not fill whole bytes")
+    return total // 8
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a file; `offset` counts from the beginning of the file, in bytes."""
+
+    source: SourceFile
+    key: str
+    dtype: str  # a safetensors name, "F32"
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+    @property
+    def where(self) -> str:
+        """File and key, as error messages begin."""
+        return f"{self.source.path}: key {shown(self.key)}"
+
+    def array(self, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """The values in `dtype`, read-only: a view of the mapped file if stored so, else a copy.
+
+        Values that do not lie on a multiple of their size are copied too: BLAS and the kernels
+        of other backends would otherwise do so at every use.
+
+        Raises:
+            CheckpointError: a value is too large for `dtype`, or the file has become shorter.
+        """
+        raw = np.dtype(PARAMETER_DTYPES[self.dtype])
+        count = math.prod(self.shape)
+        if count and self.dtype != "BF16" and raw == dtype and self.offset % raw.itemsize == 0:
+            view = np.frombuffer(self.source.map, raw, count, self.offset)
+            return view.reshape(self.shape)
+        values = np.empty(count, dtype)
+        for start, chunk in self._chunks():
+            self._convert(chunk, values[start : start + len(chunk)])
+        values.flags.writeable = False
+        return values.reshape(self.shape)
+
+    def has_nonfinite(self) -> bool:
+        """Whether any value is NaN or infinite; reads the file in chunks."""
+        if self.dtype == "BF16":  # all ones in the exponent
+            return any(bool(((c & 0x7F80) == 0x7F80).any()) for _, c in self._chunks())
+        return any(not np.isfinite(chunk).all() for _, chunk in self._chunks())
+
+    def _chunks(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """The raw values, a bounded number at a time, each with the index it begins at."""
+        raw, total = np.dtype(PARAMETER_DTYPES[self.dtype]), math.prod(self.shape)
+        for start in range(0, total, _CHUNK):
+            count = min(_CHUNK, total - start)
+            data = self.source.read(self.offset + start * raw.itemsize, count * raw.itemsize)
+            if len(data) != count * raw.itemsize:
+                raise CheckpointError(f"{self.where}: the file has become shorter; fetch it again")
+            yield start, np.frombuffer(data, raw)
+
+    def _convert(self, raw: NDArray[Any], out: NDArray[Any]) -> None:
+        if self.dtype == "BF16":
+            raw = (raw.astype(np.uint32) << 16).view(np.float32)
+        try:
+            with np.errstate(over="raise", invalid="ignore"):  # a signalling NaN is no error here
+                out[...] = raw
+        except FloatingPointError:
+            raise CheckpointError(
+                f"{self.where}: holds a value too large for {out.dtype}; load with dtype='float64'"
+            ) from None
