@@ -10,6 +10,7 @@ import json
 import mmap
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from ..errors import CheckpointError
 __all__ = ["SourceFile", "foreign_format", "open_source", "parse_json_object", "shown"]
 
 _INTEGER_DIGITS = 20  # 2^64 has 20; longer ones cannot be a size and cost quadratic time to parse
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # zipped; plain
 
 
 def shown(value: object, limit: int = 160) -> str:
@@ -90,7 +92,7 @@ def open_source(path: Path) -> SourceFile:
 
 def foreign_format(start: bytes) -> str | None:
     """What a file is, judged by its first bytes, when it is one of the usual mistakes."""
-    if start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5"):
+    if start.startswith(_PICKLES):
         return (
             "this is a PyTorch pickle; aimv2_np never unpickles, because that can run any code; "
             "convert it with safetensors.torch.save_file"
@@ -113,8 +115,7 @@ def parse_json_object(data: bytes, where: str) -> dict[str, Any]:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(items)
         if len(result) != len(items):
-            seen: set[str] = set()
-            twice = next(key for key, _ in items if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            twice, _ = Counter(key for key, _ in items).most_common(1)[0]
             raise CheckpointError(f"{where}: key {shown(twice)} occurs twice")
         return result
 

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from .files import SourceFile, foreign_format, open_source, shown
-from .stored import StoredTensor, tensor_bytes
+from .stored import MOST_AXES, StoredTensor, tensor_bytes
 
 __all__ = ["read_msgpack"]
 
 _DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _ARRAY_EXTENSIONS = (1, 3)
 _MOST_DEPTH = 32  # dictionaries inside dictionaries; the original needs 6
+_LONGEST_TEXT = 1_000  # bytes of a key or dtype name
 _MOST_ENTRIES = 100_000  # the largest model has 400
 
 # First byte -> bytes of the length that follows it; "fix" forms carry the length themselves.
@@ -73,7 +74,8 @@ class _Reader:
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes."""
-        return self.source.map[self.skip(count) : self.at]
+        begin = self.skip(count)
+        return self.source.map[begin : begin + count]
 
     def skip(self, count: int) -> int:
         """Move on by `count` bytes; returns where they began."""
@@ -98,6 +100,8 @@ class _Reader:
 
     def text(self, expected: str) -> str:
         count = self.length(range(0xA0, 0xC0), _STRINGS, expected)
+        if count > _LONGEST_TEXT:
+            raise self.fail(f"{expected} has {count} bytes; this is no AIMv2 checkpoint")
         try:
             return self.take(count).decode("utf-8")
         except UnicodeDecodeError:
@@ -150,9 +154,9 @@ class _Reader:
 
     def shape(self) -> tuple[int, ...]:
         axes = self.length(range(0x90, 0xA0), _LISTS, "a shape")
-        if axes > 32:  # judged before the loop: a list may claim four thousand million entries
+        if (
+            axes > MOST_AXES
+        ):  # judged before the loop: a list may claim four thousand million entries
             raise self.fail(f"the shape has {axes} axes")
-        sizes = []
-        for _ in range(axes):
-            sizes.append(self.length(range(0x00, 0x80), _INTEGERS, "a non-negative size"))
-        return tuple(sizes)
+        number = range(0x00, 0x80), _INTEGERS, "a non-negative size"
+        return tuple(self.length(*number) for _ in range(axes))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import CheckpointError
 from .files import SourceFile, shown
 
-__all__ = ["DTYPE_BITS", "PARAMETER_DTYPES", "StoredTensor", "tensor_bytes"]
+__all__ = ["DTYPE_BITS", "MOST_AXES", "PARAMETER_DTYPES", "StoredTensor", "tensor_bytes"]
 
 # Every dtype that a safetensors file can hold (safetensors/src/tensor.rs), in bits.
 DTYPE_BITS = {
@@ -32,8 +32,8 @@ DTYPE_BITS = {
 PARAMETER_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 _CHUNK = 1 << 20  # elements converted at a time
-_MOST_AXES = 32  # numpy allows 64, and 32 before version 2
-_MOST_BYTES = 1 << 62  # products beyond this overflow numpy's sizes
+MOST_AXES = 32  # AIMv2 needs 4, numpy allows 64
+_MOST_ELEMENTS = 1 << 59  # beyond this the bytes of float64 overflow numpy's sizes
 
 
 def tensor_bytes(shape: tuple[int, ...], dtype: str, where: str) -> int:
@@ -42,12 +42,11 @@ def tensor_bytes(shape: tuple[int, ...], dtype: str, where: str) -> int:
     Raises:
         CheckpointError: more axes or elements than an array can have, or a broken last byte.
     """
-    if len(shape) > _MOST_AXES:
-        raise CheckpointError(f"{where}: the shape has {len(shape)} axes, at most {_MOST_AXES}")
-    bits = DTYPE_BITS[dtype]
-    if math.prod(size or 1 for size in shape) * bits > 8 * _MOST_BYTES:  # also beside a size of 0
+    if len(shape) > MOST_AXES:
+        raise CheckpointError(f"{where}: the shape has {len(shape)} axes, at most {MOST_AXES}")
+    if math.prod(size or 1 for size in shape) > _MOST_ELEMENTS:  # numpy ignores sizes of 0, too
         raise CheckpointError(f"{where}: the shape {shown(shape)} is too large for any memory")
-    total = math.prod(shape) * bits
+    total = math.prod(shape) * DTYPE_BITS[dtype]
     if total % 8:
         raise CheckpointError(f"{where}: shape {shown(shape)} of {dtype} does not fill whole bytes")
     return total // 8
