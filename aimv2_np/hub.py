@@ -177,7 +177,7 @@ def _on_disk(name: str, path: Path) -> ModelFiles:
     try:
         path.stat()
     except OSError as error:
-        if path.is_symlink():
+        if os.path.islink(path):
             raise CheckpointError(f"{path} is a link to something that does not exist") from None
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise CheckpointError(f"there is no such file or folder: {path}") from None

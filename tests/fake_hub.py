@@ -57,6 +57,7 @@ class FakeHub:
         self.repos: dict[str, dict[str, Repo]] = {}  # id -> revision -> files
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
+        self.ranges = True  # False: a server that always sends the whole file
         self.over = threading.Event()
         hub = self
 
@@ -182,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         headers = dict(headers or {})
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
-        if wanted and status == 200:
+        if wanted and status == 200 and self.fake.ranges:
             start = int(wanted[1])
             status = 206
             headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
@@ -210,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
 def serve() -> Iterator[FakeHub]:
     """A running hub, which ends with the block."""
     hub = FakeHub()
-    thread = threading.Thread(target=hub.server.serve_forever, args=(0.05,), daemon=True)
+    thread = threading.Thread(target=hub.server.serve_forever, args=(0.005,), daemon=True)
     thread.start()
     try:
         yield hub
