@@ -7,8 +7,7 @@ transformers, is a triple here, because both can then be used where they lie, wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,6 @@ __all__ = [
     "VisionParams",
     "build_params",
     "expected_shapes",
-    "map_params",
 ]
 
 Array = NDArray[Any]
@@ -84,20 +82,6 @@ class LiTParams(NamedTuple):
     image_projector: Array  # (projection, D of vision)
     text_projector: Array  # (projection, D of text)
     log_logit_scale: Array  # ()
-
-
-Params = TypeVar("Params")
-
-
-def map_params(function: Callable[[Array], Any], params: Params) -> Params:
-    """Apply a function to every array of a parameter tree, keeping its structure."""
-    if params is None:
-        return params
-    if not isinstance(params, tuple):
-        return function(params)  # type: ignore[arg-type,no-any-return]
-    mapped = (map_params(function, child) for child in params)
-    make = getattr(type(params), "_make", tuple)
-    return make(mapped)  # type: ignore[no-any-return]
 
 
 # ---------------------------------------------------------------------------- shapes

@@ -1,0 +1,108 @@
+"""Backends: tables of functions that compute what `ops.py` defines.
+
+The NumPy backend is the table with nothing replaced. Another backend is such a table with some
+entries replaced, built in or offered by a plug-in under the entry-point group
+"aimv2_np.backends": the entry point names a function `device -> Backend`. The model calls
+`be.<op>` and never asks which backend it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import numpy as np
+
+from . import layers, ops
+from .errors import BackendUnavailable
+
+__all__ = ["AUTO", "NUMPY", "Backend", "available_backends", "get_backend"]
+
+ENTRY_POINT_GROUP = "aimv2_np.backends"
+AUTO = "numpy"  # what "auto" stands for on a CPU, until the Numba kernels exist
+
+Op = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What a model needs in order to run; every default is the definition itself.
+
+    The fine entries stand for one step each. The coarse ones, `block` and `attention_pool`, are
+    where a fast backend fuses: they take the backend itself first, and their defaults compose the
+    fine ones. A trace always runs the composed form, so that every activation exists.
+    """
+
+    name: str
+    dtypes: tuple[str, ...]
+
+    asarray: Op = np.asarray  # (host array, dtype) -> array
+    to_numpy: Op = np.asarray  # array -> host array
+    synchronize: Op = lambda: None  # wait until all queued work is done
+    prepare: Op = lambda params, dtype: params  # once per load: cast, upload, pack
+
+    patch_embed: Op = ops.patch_embed  # (B, C, Y, X) -> (B, N, D)
+    embed_tokens: Op = ops.embed_tokens  # (B, T) -> (B, T, D)
+    rms_norm: Op = ops.rms_norm  # (..., D) -> (..., D)
+    linear: Op = ops.linear  # (..., I) -> (..., O)
+    silu: Op = ops.silu
+    softmax: Op = ops.softmax
+    attention_scores: Op = ops.attention_scores  # (B, H, N, E), (B, H, M, E) -> (B, H, N, M)
+    attention: Op = ops.attention  # (B, H, N, E), twice (B, H, M, E) -> (B, H, N, E)
+    l2_normalize: Op = ops.l2_normalize  # (..., D) -> (..., D)
+
+    block: Op = layers.block  # (B, N, D) -> (B, N, D)
+    attention_pool: Op = layers.attention_pool  # (B, N, D) -> (B, D)
+
+
+NUMPY = Backend("numpy", dtypes=("float32", "float64"))
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def available_backends() -> dict[str, str]:
+    """Every known backend with "" if it can run here, else the reason why not."""
+    reasons = {"numpy": ""}
+    for name in _plugins():
+        try:
+            get_backend(name)
+            reasons[name] = ""
+        except BackendUnavailable as error:
+            reasons[name] = str(error)
+    return reasons
+
+
+def get_backend(name: str | Backend = "auto", *, device: int | str | None = None) -> Backend:
+    """The backend of a name; "auto" is the fastest one that this version has for a CPU.
+
+    Raises:
+        BackendUnavailable: no such backend, or it cannot run here. Nothing falls back silently.
+    """
+    if isinstance(name, Backend):
+        return name
+    if name == "auto":
+        name = AUTO
+    if name == "numpy":
+        if device not in (None, "cpu"):
+            raise BackendUnavailable(f"the numpy backend runs on the CPU, not on {device!r}")
+        return NUMPY
+    plugins = _plugins()
+    if name not in plugins:
+        known = ", ".join(["auto", "numpy", *plugins])
+        raise BackendUnavailable(f"there is no backend {name!r}; here: {known}")
+    try:
+        backend = plugins[name].load()(device)
+    except BackendUnavailable:
+        raise
+    except Exception as error:  # a plug-in is foreign code: whatever breaks in it is its failure
+        raise BackendUnavailable(
+            f"the plug-in for backend {name!r} ({plugins[name].value}) failed: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(backend, Backend):
+        raise BackendUnavailable(f"the plug-in for backend {name!r} returned {type(backend)}")
+    return backend

@@ -1,0 +1,126 @@
+"""What a model accepts: the checks at the boundary, after which the layers trust their input."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .config import NATIVE_PATCHES, TextConfig, VisionConfig
+from .errors import AIMv2Warning, ImageError, TokenizerError
+
+__all__ = ["check_pixels", "check_tokens"]
+
+Array = NDArray[Any]
+
+
+def check_pixels(values: ArrayLike, config: VisionConfig, *, interpolate: bool) -> Array:
+    """Preprocessed images as a floating (B, C, Y, X) array that fits the model.
+
+    Raises:
+        ImageError: not such an array, smaller than a patch, or of another size than the learned
+            positions while `interpolate` is False.
+
+    Warns:
+        AIMv2Warning: a native-resolution model outside the range it was trained on.
+    """
+    pixels = np.asarray(values)
+    if pixels.ndim != 4 or not pixels.size:
+        raise ImageError(
+            f"pixel_values have the shape {pixels.shape}, expected (B, C, Y, X); "
+            "model.preprocess(images) makes them"
+        )
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise ImageError(
+            f"pixel_values are {pixels.dtype}, expected normalised floating-point values; "
+            "model.preprocess(images) makes them from raw images"
+        )
+    _, channels, height, width = pixels.shape
+    if channels != config.num_channels:
+        raise ImageError(f"pixel_values have {channels} channels, expected {config.num_channels}")
+    patch, size = config.patch_size, config.image_size
+    if min(height, width) < patch:
+        raise ImageError(f"an image of {height}×{width} pixels is smaller than a patch ({patch})")
+    if size is not None and (height, width) != (size, size) and not interpolate:
+        raise ImageError(
+            f"the images are {height}×{width} pixels, but the positions of this model were "
+            f"learned for {size}×{size}: resize them (model.preprocess does), or pass "
+            "interpolate_positions=True to resample the position table"
+        )
+    patches = (height // patch) * (width // patch)
+    if config.is_native and not NATIVE_PATCHES[0] <= patches <= NATIVE_PATCHES[1]:
+        warnings.warn(
+            f"an image of {height}×{width} pixels gives {patches} patches; the native checkpoint "
+            f"was trained on {NATIVE_PATCHES[0]} to {NATIVE_PATCHES[1]}",
+            AIMv2Warning,
+            stacklevel=4,
+        )
+    return pixels
+
+
+def check_tokens(
+    ids: ArrayLike, mask: ArrayLike | None, config: TextConfig
+) -> tuple[Array, Array | None, Array]:
+    """Token ids (B, T), a boolean mask (B, T) or None, and where each text ends, (B,).
+
+    A text longer than the context is cut so that its end token stays.
+
+    Raises:
+        TokenizerError: no such array, ids outside the vocabulary, or a text without an end token
+            (the original would silently use the feature of token 0).
+
+    Warns:
+        AIMv2Warning: a text was cut.
+    """
+    input_ids = np.asarray(ids)
+    if input_ids.ndim != 2 or not input_ids.size:
+        raise TokenizerError(f"input_ids have the shape {input_ids.shape}, expected (B, T)")
+    if not np.issubdtype(input_ids.dtype, np.integer):
+        raise TokenizerError(f"input_ids are {input_ids.dtype}, expected integers")
+    if input_ids.min() < 0 or input_ids.max() >= config.vocab_size:
+        raise TokenizerError(
+            f"input_ids range from {input_ids.min()} to {input_ids.max()}, but the vocabulary "
+            f"has the ids 0 to {config.vocab_size - 1}"
+        )
+    is_end = input_ids == config.eos_token_id
+    endless = np.flatnonzero(~is_end.any(axis=1))
+    if endless.size:
+        raise TokenizerError(
+            f"text {endless[0] + 1} of {len(input_ids)} has no end-of-text token "
+            f"({config.eos_token_id}), whose feature would stand for the text"
+        )
+    key_mask = None if mask is None else _check_mask(mask, input_ids.shape)
+    end = is_end.argmax(axis=1)  # the first one: padding repeats the same id
+    context = config.max_position_embeddings
+    if input_ids.shape[1] > context:
+        input_ids, end = _cut(input_ids[:, :context].copy(), end, config)
+        key_mask = None if key_mask is None else key_mask[:, :context]
+    if key_mask is not None and not key_mask[np.arange(len(end)), end].all():
+        raise TokenizerError("attention_mask hides the end-of-text token of a text")
+    return input_ids, key_mask, end
+
+
+def _check_mask(mask: ArrayLike, shape: tuple[int, ...]) -> Array:
+    values = np.asarray(mask)
+    if values.shape != shape:
+        raise TokenizerError(f"attention_mask is {values.shape}, but input_ids are {shape}")
+    if not np.isin(values, (0, 1)).all():
+        raise TokenizerError("attention_mask holds other values than 0 (padding) and 1 (text)")
+    return values.astype(bool)
+
+
+def _cut(input_ids: Array, end: Array, config: TextConfig) -> tuple[Array, Array]:
+    """End every text that reaches beyond the context on its last position."""
+    last = input_ids.shape[1] - 1
+    cut = np.flatnonzero(end > last)
+    if cut.size:
+        warnings.warn(
+            f"{cut.size} of {len(end)} texts are longer than the context of "
+            f"{config.max_position_embeddings} tokens and were cut, the end token kept",
+            AIMv2Warning,
+            stacklevel=5,
+        )
+        input_ids[cut, last] = config.eos_token_id
+    return input_ids, np.minimum(end, last)

@@ -1,0 +1,283 @@
+"""Where a checkpoint's configuration comes from, and whether its sources agree.
+
+There are three: config.json (two dialects: the original's and transformers'), the table of
+official models, and the shapes of the weights. Each is brought to the same form, a flat mapping
+such as `{"vision.hidden_size": 1024, ...}` of what it states, so that one can fill in what another
+leaves out and every contradiction can be reported at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from .config import OFFICIAL, RMS_NORM_EPS, LiTConfig, TextConfig, VisionConfig
+from .errors import ConfigError
+
+__all__ = ["config_json_facts", "resolve_config", "shape_facts"]
+
+HEAD_WIDTH = 128  # every official tower: 1024/8, 1536/12, 2048/16, 3072/24, 768/6
+
+Facts = dict[str, Any]
+
+
+def _flatten(config: VisionConfig | LiTConfig) -> Facts:
+    if isinstance(config, VisionConfig):
+        return {f"vision.{key}": value for key, value in asdict(config).items()}
+    towers = {"vision": asdict(config.vision), "text": asdict(config.text)}
+    facts = {f"{t}.{key}": value for t, c in towers.items() for key, value in c.items()}
+    own = {"projection_dim": config.projection_dim, "max_logit_scale": config.max_logit_scale}
+    return facts | own
+
+
+def _unflatten(facts: Facts) -> VisionConfig | LiTConfig:
+    def tower(name: str) -> Facts:
+        return {k.partition(".")[2]: v for k, v in facts.items() if k.startswith(name + ".")}
+
+    vision = VisionConfig(**tower("vision"))
+    if "projection_dim" not in facts:
+        return vision
+    return LiTConfig(
+        vision, TextConfig(**tower("text")), facts["projection_dim"], facts["max_logit_scale"]
+    )
+
+
+# ---------------------------------------------------------------------------- config.json
+
+_INTEGERS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_channels",
+    "image_size",
+    "patch_size",
+    "vocab_size",
+    "max_position_embeddings",
+)
+_RENAMED = {"max_context_length": "max_position_embeddings"}  # the original's text_config
+_NO_BIASES = ("qkv_bias", "mlp_bias", "use_bias")
+
+
+def _tower_facts(raw: Any, tower: str, source: str) -> Facts:
+    """The facts that one tower's section of a config.json states; keys it lacks are left out."""
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{source}: expected an object for the {tower} tower, found {raw!r}")
+    raw = {_RENAMED.get(key, key): value for key, value in raw.items()}
+    for key in _NO_BIASES:
+        if raw.get(key):
+            raise ConfigError(f"{source}: {key} is true, but AIMv2 has no such biases")
+    if raw.get("hidden_act", "silu") != "silu":
+        raise ConfigError(f"{source}: hidden_act is {raw['hidden_act']!r}; AIMv2 uses 'silu'")
+    known = {f.name for f in fields(VisionConfig if tower == "vision" else TextConfig)}
+    facts = {key: raw[key] for key in known if raw.get(key) is not None}
+    if facts.get("is_native"):
+        facts.pop("image_size", None)  # published native configs carry a meaningless 224
+    for key, value in facts.items():
+        facts[key] = _checked(key, value, f"{source}: {tower} tower")
+    return {f"{tower}.{key}": value for key, value in facts.items()}
+
+
+def _checked(key: str, value: Any, where: str) -> Any:
+    """One value of a config.json, or a ConfigError that says what it should have been."""
+    if key in ("image_size", "patch_size") and isinstance(value, list | tuple):
+        if len(set(map(repr, value))) != 1:
+            raise ConfigError(f"{where}: {key} is {value}; only square sizes are defined")
+        value = value[0]
+    if key == "eos_token_id" and isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if key in _INTEGERS or key == "eos_token_id":
+        least = 0 if key == "eos_token_id" else 1
+        good = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    elif key in ("use_head", "is_native"):
+        good = isinstance(value, bool)
+    else:
+        good = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    if not good:
+        kind = {"use_head": "true or false", "is_native": "true or false"}
+        expected = kind.get(key, "an integer" if key in _INTEGERS else "a positive number")
+        raise ConfigError(f"{where}: {key} is {value!r}, expected {expected}")
+    return value
+
+
+def config_json_facts(raw: Any, source: str) -> Facts:
+    """What a config.json says, in either dialect.
+
+    `model_type` does not tell them apart: the original uses "aimv2" for vision-only models too.
+    The nested sections do.
+
+    Raises:
+        ConfigError: not an object, not AIMv2's, or a value that AIMv2 cannot have.
+    """
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{source}: expected a JSON object, found {type(raw).__name__}")
+    model_type = raw.get("model_type")
+    if model_type not in (None, "aimv2", "aimv2_vision_model"):
+        raise ConfigError(f"{source}: model_type is {model_type!r}, expected 'aimv2'")
+    if "vision_config" not in raw and "text_config" not in raw:
+        return _tower_facts(raw, "vision", source)
+    facts = _tower_facts(raw.get("vision_config") or {}, "vision", source)
+    facts |= _tower_facts(raw.get("text_config") or {}, "text", source)
+    for key in ("projection_dim", "max_logit_scale"):
+        if raw.get(key) is not None:
+            facts[key] = _checked(key, raw[key], source)
+    return facts
+
+
+# ---------------------------------------------------------------------------- shapes
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def _depth(shapes: Shapes, prefix: str) -> int:
+    names = (name.removeprefix(prefix) for name in shapes if name.startswith(prefix))
+    return 1 + max((int(n.split(".")[0]) for n in names if n.split(".")[0].isdigit()), default=-1)
+
+
+def shape_facts(shapes: Shapes) -> Facts:
+    """What the shapes of the weights (original names) say for certain.
+
+    Missing or malformed parameters are simply not stated here: `Checkpoint.require` reports them.
+    """
+    lit = any(name.startswith("image_encoder.") for name in shapes)
+    facts: Facts = {}
+
+    def state(key: str, name: str, axis: int, ndim: int) -> None:
+        if len(shapes.get(name, ())) == ndim:
+            facts[key] = shapes[name][axis]
+
+    v = "image_encoder." if lit else ""
+    state("vision.hidden_size", f"{v}preprocessor.patchifier.proj.weight", 0, 4)
+    state("vision.num_channels", f"{v}preprocessor.patchifier.proj.weight", 1, 4)
+    state("vision.patch_size", f"{v}preprocessor.patchifier.proj.weight", 2, 4)
+    state("vision.intermediate_size", f"{v}trunk.blocks.0.mlp.fc1.weight", 0, 2)
+    facts["vision.num_hidden_layers"] = _depth(shapes, f"{v}trunk.blocks.")
+    facts["vision.use_head"] = f"{v}head.cls_token" in shapes
+    positions = shapes.get(f"{v}preprocessor.pos_embed")
+    facts["vision.is_native"] = positions is None
+    if positions is not None and len(positions) == 3 and "vision.patch_size" in facts:
+        facts["vision.image_size"] = math.isqrt(positions[1]) * facts["vision.patch_size"]
+    if lit:
+        t = "text_encoder."
+        state("text.vocab_size", f"{t}preprocessor.text_embedding.weight", 0, 2)
+        state("text.hidden_size", f"{t}preprocessor.text_embedding.weight", 1, 2)
+        state("text.max_position_embeddings", f"{t}preprocessor.positional_embedding", 0, 2)
+        state("text.intermediate_size", f"{t}trunk.blocks.0.mlp.fc1.weight", 0, 2)
+        facts["text.num_hidden_layers"] = _depth(shapes, f"{t}trunk.blocks.")
+        state("projection_dim", "image_projector.weight", 0, 2)
+    return facts
+
+
+def _conventions(facts: Facts, num_heads: int | tuple[int, int] | None) -> Facts:
+    """What shapes cannot say, by AIMv2's conventions: head width 128, eps, the last id ends a text.
+
+    Raises:
+        ConfigError: the width is no multiple of 128 and `num_heads` was not given.
+    """
+    towers = ("vision", "text") if "text.hidden_size" in facts else ("vision",)
+    given = num_heads if isinstance(num_heads, tuple) else (num_heads,) * len(towers)
+    if len(given) != len(towers):
+        raise ConfigError(f"num_heads={num_heads}: this checkpoint has one tower, give one number")
+    guess: Facts = {"max_logit_scale": 100.0} if "text" in towers else {}
+    for tower, heads in zip(towers, given, strict=True):
+        guess[f"{tower}.rms_norm_eps"] = RMS_NORM_EPS
+        width = facts.get(f"{tower}.hidden_size", 0)
+        if heads is not None:
+            guess[f"{tower}.num_attention_heads"] = heads
+        elif width and width % HEAD_WIDTH == 0:
+            guess[f"{tower}.num_attention_heads"] = width // HEAD_WIDTH
+    if "text.vocab_size" in facts:
+        guess["text.eos_token_id"] = facts["text.vocab_size"] - 1
+    if facts.get("vision.is_native"):
+        guess["vision.image_size"] = None
+    return guess
+
+
+# ---------------------------------------------------------------------------- all sources
+
+
+def resolve_config(
+    shapes: Shapes,
+    *,
+    config_json: Any = None,
+    config_source: str = "config.json",
+    official: str | None = None,
+    num_heads: int | tuple[int, int] | None = None,
+) -> VisionConfig | LiTConfig:
+    """The configuration of a checkpoint, from config.json, else the official table, else shapes.
+
+    Args:
+        shapes: original parameter names and their shapes.
+        config_json: the parsed config.json, or None where there is none.
+        config_source: how messages name that file.
+        official: short name, when the checkpoint was asked for as one of the 16.
+        num_heads: attention heads, for weights without config.json whose head width is not 128;
+            for an image-text model a pair (vision, text).
+
+    Raises:
+        ConfigError: the sources contradict each other (all contradictions in one message), or
+            none of them says something that is needed.
+    """
+    sources: dict[str, Facts] = {}
+    if config_json is not None:
+        sources[config_source] = config_json_facts(config_json, config_source)
+    if official is not None:
+        sources[f"the official {official}"] = _flatten(OFFICIAL[official].config)
+    sources["the weights' shapes"] = shape_facts(shapes)
+    if num_heads is not None:
+        given = _conventions(sources["the weights' shapes"], num_heads)
+        heads = {k: v for k, v in given.items() if k.endswith("num_attention_heads")}
+        sources["the argument num_heads"] = heads
+
+    merged: Facts = {}
+    said_by: dict[str, str] = {}
+    conflicts = []
+    for source, facts in sources.items():
+        for key, value in facts.items():
+            if key not in merged:
+                merged[key], said_by[key] = value, source
+            elif merged[key] != value and not (
+                isinstance(value, float) and math.isclose(merged[key], value)
+            ):
+                conflicts.append(
+                    f"{key}: {said_by[key]} says {merged[key]!r}, {source} say {value!r}"
+                )
+    if conflicts:
+        raise ConfigError(
+            "the sources of the configuration contradict each other:\n  " + "\n  ".join(conflicts)
+        )
+    merged = _conventions(merged, None) | merged
+    return _complete(merged)
+
+
+def _complete(facts: Facts) -> VisionConfig | LiTConfig:
+    """Check that every field is known and that the sizes fit together."""
+    lit = any(key.startswith("text.") for key in facts)
+    template = _flatten(LiTConfig() if lit else VisionConfig())
+    missing = [key for key in template if key not in facts]
+    if missing:
+        hint = ""
+        if any(key.endswith("num_attention_heads") for key in missing):
+            hint = (
+                f"; the width is no multiple of AIMv2's head width {HEAD_WIDTH}, "
+                "so pass num_heads= (for an image-text model a pair: vision, text)"
+            )
+        raise ConfigError(f"neither config.json nor the weights say {', '.join(missing)}{hint}")
+    unknown = [key for key in facts if key not in template]
+    if unknown:
+        raise ConfigError(
+            f"config.json describes an image-text model ({', '.join(unknown)}), "
+            "but the weights hold a vision encoder only"
+        )
+    for tower in ("vision", "text") if lit else ("vision",):
+        width, heads = facts[f"{tower}.hidden_size"], facts[f"{tower}.num_attention_heads"]
+        if width % heads:
+            raise ConfigError(f"{tower}: the width {width} is no multiple of the {heads} heads")
+    if facts["vision.is_native"] and facts["vision.hidden_size"] % 4:
+        raise ConfigError(
+            "a native-resolution encoder needs a width that is a multiple of 4, "
+            f"found {facts['vision.hidden_size']}"
+        )
+    return _unflatten(facts)

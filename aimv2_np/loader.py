@@ -1,0 +1,180 @@
+"""`load`: from a name to a model that runs. Each step lives in a module of its own:
+
+hub.resolve            a name, folder or file        -> files
+weights.read_checkpoint   files                      -> names, shapes, arrays where they lie
+config_sources         config.json, name, shapes     -> configuration
+weights.tree           arrays                        -> parameter tree
+pipelines              parameters, configuration     -> model
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .backend import Backend, get_backend
+from .config import OFFICIAL, LiTConfig, VisionConfig
+from .config_sources import resolve_config
+from .errors import BackendUnavailable, CheckpointError, ConfigError
+from .hub import ModelFiles, packaged_models, resolve
+from .images import ImageProcessor
+from .pipelines import LiTPipeline, VisionPipeline
+from .tokenizer import Tokenizer
+from .weights.checkpoint import Checkpoint, read_checkpoint
+from .weights.tree import build_params, expected_shapes
+
+__all__ = ["Opened", "list_models", "load", "open_model"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint whose configuration is known and whose keys were checked; no weights read."""
+
+    files: ModelFiles
+    checkpoint: Checkpoint
+    config: VisionConfig | LiTConfig
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Where the model comes from and how it is stored, in plain values."""
+        return {
+            "name": self.files.name,
+            "official": self.files.official,
+            "folder": str(self.files.folder),
+            "files": [path.name for path in self.checkpoint.files],
+            "layout": self.checkpoint.layout,
+            "stored": self.checkpoint.dtypes,
+            "weights_bytes": self.checkpoint.nbytes,
+            "parameters": sum(math.prod(s) for s in self.checkpoint.shapes.values()),
+        }
+
+
+def list_models() -> list[str]:
+    """Short names that `load` takes: the packaged models and the 16 official ones."""
+    return [*packaged_models(), *OFFICIAL]
+
+
+def open_model(
+    model: str | os.PathLike[str],
+    *,
+    num_heads: int | tuple[int, int] | None = None,
+    **where: Any,
+) -> Opened:
+    """Find a model, learn its configuration and check its keys and shapes, as `load` does."""
+    files = resolve(model, **where)
+    checkpoint = read_checkpoint(files.weights)
+    config = resolve_config(
+        checkpoint.shapes,
+        config_json=None if files.config is None else read_json(files.config),
+        config_source=str(files.config),
+        official=files.official,
+        num_heads=num_heads,
+    )
+    checkpoint.require(expected_shapes(config))
+    return Opened(files, checkpoint, config)
+
+
+def load(
+    model: str | os.PathLike[str],
+    *,
+    backend: str | Backend = "auto",
+    device: int | str | None = None,
+    dtype: str = "float32",
+    num_heads: int | tuple[int, int] | None = None,
+    check: bool = False,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+    progress: bool = True,
+) -> VisionPipeline | LiTPipeline:
+    """Load a model: a short name, a hub id, a folder, or a single file.
+
+    Args:
+        model: `"large-patch14-224-lit"`, `"apple/aimv2-…"`, any other `"owner/name"`, a folder, or
+            a .safetensors, .safetensors.index.json or .msgpack file. An existing path comes first.
+        backend: `"auto"`, `"numpy"`, or a plug-in's name (`available_backends()`).
+        device: which device of that backend.
+        dtype: in which to compute, `"float32"` or `"float64"` with NumPy. Weights stored
+            otherwise are converted; weights stored in it are used where they lie in the file.
+        num_heads: for weights without config.json whose head width is not 128; a pair
+            (vision, text) for an image-text model.
+        check: read all weights and refuse NaN and infinity.
+        revision: branch, tag or commit on the hub; `"original"`: the official model's commit
+            with the original key layout.
+        cache_dir, local_files_only, token: as in huggingface_hub.
+        progress: show download bars.
+
+    Returns:
+        A `LiTPipeline` if the checkpoint has a text encoder, else a `VisionPipeline`.
+
+    Raises:
+        CheckpointError: not found, not fetched, malformed, or not the right parameters.
+        ConfigError: the sources of the configuration contradict each other.
+        BackendUnavailable: the backend cannot run here, or not in this dtype.
+    """
+    be = get_backend(backend, device=device)
+    if dtype not in be.dtypes:
+        raise BackendUnavailable(
+            f"the {be.name} backend computes in {' or '.join(be.dtypes)}, not in {dtype!r}"
+        )
+    opened = open_model(
+        model,
+        num_heads=num_heads,
+        revision=revision,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        token=token,
+        progress=progress,
+    )
+    if check and (bad := opened.checkpoint.nonfinite()):
+        raise CheckpointError(f"{opened.files.name}: NaN or infinity in {', '.join(bad)}")
+    host_dtype = np.dtype("float64" if dtype == "float64" else "float32")
+    params = build_params(opened.checkpoint, opened.config, host_dtype)
+    return _pipeline(opened, (opened.config, be.prepare(params, dtype), be, dtype))
+
+
+def _pipeline(opened: Opened, model: tuple[Any, ...]) -> VisionPipeline | LiTPipeline:
+    processor = _image_processor(opened)
+    info = {**opened.info, "dtype": model[-1]}
+    if isinstance(opened.config, VisionConfig):
+        return VisionPipeline(*model, processor=processor, info=info)
+    return LiTPipeline(*model, processor=processor, tokenizer=_tokenizer(opened), info=info)
+
+
+def _image_processor(opened: Opened) -> ImageProcessor:
+    """From preprocessor_config.json, else what the official checkpoints of this size use."""
+    path, config = opened.files.preprocessor_config, opened.config
+    if path is not None:
+        return ImageProcessor.from_json(read_json(path), str(path))
+    vision = config if isinstance(config, VisionConfig) else config.vision
+    return ImageProcessor.for_size(vision.image_size)
+
+
+def _tokenizer(opened: Opened) -> Tokenizer | None:
+    """None where the folder holds no tokenizer at all; broken files are an error."""
+    assert isinstance(opened.config, LiTConfig)
+    folder, text = opened.files.folder, opened.config.text
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
+        return None
+    return Tokenizer.from_folder(
+        folder, max_length=text.max_position_embeddings, eos_token_id=text.eos_token_id
+    )
+
+
+def read_json(path: Path) -> Any:
+    """The content of a small JSON file.
+
+    Raises:
+        ConfigError: it cannot be read or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error

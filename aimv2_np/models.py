@@ -1,0 +1,206 @@
+"""The three models on tensors: a vision encoder, a text encoder, and LiT, which joins them.
+
+What takes images and texts instead of tensors is in pipelines.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import layers
+from .backend import NUMPY, Backend
+from .checks import check_pixels, check_tokens
+from .config import LiTConfig
+from .errors import ConfigError
+from .ops import Array, resample_positions, sincos_positions
+from .outputs import EncoderOutput, LiTOutput, to_host
+from .trace import NO_TAP, Recorder, Tap, activation_names
+from .weights.tree import LiTParams
+
+
+class Encoder:
+    """What both encoders share. `config` and `params` are those of the tower."""
+
+    prefix: str  # of the names of its activations
+    forward: Callable[..., tuple[Array, Array | None]]  # features after the final norm, pooled
+
+    def __init__(
+        self, config: Any, params: Any, backend: Backend = NUMPY, dtype: str = "float32"
+    ) -> None:
+        self.config, self.params, self.backend, self.dtype = config, params, backend, dtype
+
+    def run(self, *inputs: Any, hidden_states: bool = False, attentions: bool = False) -> Any:
+        """`forward` as an EncoderOutput of the backend's arrays, with what is to be kept."""
+        patterns = ["*.embed", "*.resid_post"] * hidden_states + ["*.attn.pattern"] * attentions
+        if not patterns:
+            return EncoderOutput(*self.forward(*inputs))
+        recorder = Recorder(activation_names(self.config), patterns)
+        features, pooled = self.forward(*inputs, tap=recorder.tap(self.prefix))
+        kept = recorder.arrays.items()
+        residual = tuple(a for name, a in kept if not name.endswith("pattern"))
+        softmax = tuple(a for name, a in kept if name.endswith("pattern"))
+        return EncoderOutput(features, pooled, residual or None, softmax or None)
+
+
+class VisionEncoder(Encoder):
+    """AIMv2's vision encoder: patch embedding, positions, blocks, final norm, perhaps a head."""
+
+    prefix = "vision."
+
+    def forward(
+        self, pixel_values: ArrayLike, interpolate: bool = False, *, tap: Tap = NO_TAP
+    ) -> tuple[Array, Array | None]:
+        """Pixels (B, C, Y, X) to patch features (B, N, D) and, with a head, (B, D)."""
+        be, c, p = self.backend, self.config, self.params
+        pixels = be.asarray(check_pixels(pixel_values, c, interpolate=interpolate), self.dtype)
+        x = tap("patch_embed", be.patch_embed(pixels, p.patch_weight, p.patch_bias))  # (B, N, D)
+        x = tap("patch_norm", be.rms_norm(x, p.patch_norm, c.rms_norm_eps))
+        x = tap("embed", x + tap("pos_embed", self.positions(*pixels.shape[2:])))
+        x = layers.transformer(be, x, p.blocks, c.num_attention_heads, c.rms_norm_eps, tap=tap)
+        x = tap("norm", be.rms_norm(x, p.post_trunk_norm, c.rms_norm_eps))
+        if p.head is None:
+            return x, None
+        pool = be.attention_pool if tap is NO_TAP else layers.attention_pool
+        return x, pool(be, x, p.head, c.num_attention_heads, tap=tap)
+
+    def positions(self, height: int, width: int) -> Array:
+        """The position embedding for images of a size in pixels, (N, D)."""
+        table, c, be = self.params.pos_embed, self.config, self.backend
+        rows, columns = height // c.patch_size, width // c.patch_size
+        if table is not None and rows == columns == c.grid_size:
+            return table
+        if table is None:
+            host = sincos_positions(rows, columns, c.hidden_size, self.dtype)
+        else:
+            host = resample_positions(be.to_numpy(table), rows, columns)
+        return be.asarray(host, self.dtype)
+
+    def __call__(
+        self,
+        pixel_values: ArrayLike,
+        *,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        interpolate_positions: bool = False,
+    ) -> EncoderOutput:
+        """Encode preprocessed images (B, C, Y, X).
+
+        `interpolate_positions=True` resamples learned positions to the images' grid
+        (`ops.resample_positions`); without it an image of another size is an ImageError.
+        """
+        keep = {"hidden_states": output_hidden_states, "attentions": output_attentions}
+        out: EncoderOutput = self.run(pixel_values, interpolate_positions, **keep)
+        return to_host(out, self.backend.to_numpy)
+
+
+class TextEncoder(Encoder):
+    """AIMv2's text encoder: token and position embedding, causal blocks, final norm.
+
+    Always causal, whatever mask is passed. A text's feature is that of its first end-of-text
+    token; padding repeats that token, so the last one would be wrong.
+    """
+
+    prefix = "text."
+
+    def forward(
+        self, input_ids: ArrayLike, attention_mask: ArrayLike | None = None, *, tap: Tap = NO_TAP
+    ) -> tuple[Array, Array]:
+        """Token ids (B, T) to token features (B, T, D) and text features (B, D)."""
+        be, c, p = self.backend, self.config, self.params
+        ids, key_mask, end = check_tokens(input_ids, attention_mask, c)
+        x = tap("token_embed", be.embed_tokens(ids, p.text_embedding))
+        x = tap("embed", x + tap("pos_embed", p.positional_embedding[: ids.shape[1]]))
+        heads, eps, mask = c.num_attention_heads, c.rms_norm_eps, key_mask
+        x = layers.transformer(be, x, p.blocks, heads, eps, causal=True, key_mask=mask, tap=tap)
+        x = tap("norm", be.rms_norm(x, p.post_trunk_norm, eps))  # (B, T, D)
+        return x, tap("pooled", x[np.arange(len(end)), end])
+
+    def __call__(
+        self,
+        input_ids: ArrayLike,
+        attention_mask: ArrayLike | None = None,
+        *,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> EncoderOutput:
+        """Encode token ids (B, T); `attention_mask` (B, T) is 0 where a text is padded."""
+        keep = {"hidden_states": output_hidden_states, "attentions": output_attentions}
+        out: EncoderOutput = self.run(input_ids, attention_mask, **keep)
+        return to_host(out, self.backend.to_numpy)
+
+
+class LiT:
+    """An image-text model: both encoders, and their projections into one space."""
+
+    def __init__(
+        self,
+        config: LiTConfig,
+        params: LiTParams,
+        backend: Backend = NUMPY,
+        dtype: str = "float32",
+    ) -> None:
+        self.config, self.params, self.backend, self.dtype = config, params, backend, dtype
+        self.vision = VisionEncoder(config.vision, params.vision, backend, dtype)
+        self.text = TextEncoder(config.text, params.text, backend, dtype)
+
+    @property
+    def logit_scale(self) -> Array:
+        """exp(clamp(log_logit_scale, 0, ln max)): the inverse temperature of the softmax, ()."""
+        log_scale = self.backend.to_numpy(self.params.log_logit_scale)
+        return np.exp(np.clip(log_scale, 0, math.log(self.config.max_logit_scale)))
+
+    def join(self, image: Array | None, text: Array | None, tap: Tap = NO_TAP) -> dict[str, Array]:
+        """Pooled features (B, D) and (K, D) to embeddings and, given both, logits each way."""
+        be, p, out = self.backend, self.params, {}
+        pooled = {"image": (image, p.image_projector), "text": (text, p.text_projector)}
+        features = {
+            tower: tap(f"{tower}_features", be.linear(x, projector))
+            for tower, (x, projector) in pooled.items()
+            if x is not None
+        }
+        for tower, x in features.items():
+            out[f"{tower}_embeds"] = tap(f"{tower}_embeds", be.l2_normalize(x))
+        if image is not None and text is not None:
+            scale = tap("logit_scale", self.logit_scale)
+            logits = scale * be.linear(out["image_embeds"], out["text_embeds"])  # (B, K)
+            out["logits_per_image"] = tap("logits_per_image", logits)
+            out["logits_per_text"] = tap("logits_per_text", logits.T)
+        return out
+
+    def __call__(
+        self,
+        pixel_values: ArrayLike | None = None,
+        input_ids: ArrayLike | None = None,
+        attention_mask: ArrayLike | None = None,
+        *,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        interpolate_positions: bool = False,
+    ) -> LiTOutput:
+        """Images (B, C, Y, X), texts (K, T), or both, to embeddings and logits."""
+        if pixel_values is None and input_ids is None:
+            raise ConfigError("pass pixel_values, input_ids, or both")
+        keep = {"hidden_states": output_hidden_states, "attentions": output_attentions}
+        image = text = None
+        if pixel_values is not None:
+            image = self.vision.run(pixel_values, interpolate_positions, **keep)
+        if input_ids is not None:
+            text = self.text.run(input_ids, attention_mask, **keep)
+        joined = self.join(image and image.pooler_output, text and text.pooler_output)
+        out = LiTOutput(**joined, vision_model_output=image, text_model_output=text)
+        return to_host(out, self.backend.to_numpy)
+
+    def image_features(self, pixel_values: ArrayLike) -> Array:
+        """Projected, not normalised (transformers: get_image_features), (B, projection width)."""
+        pooled = self.vision.forward(pixel_values)[1]
+        return self.backend.to_numpy(self.backend.linear(pooled, self.params.image_projector))
+
+    def text_features(self, input_ids: ArrayLike, attention_mask: ArrayLike | None = None) -> Array:
+        """Projected, not normalised (transformers: get_text_features), (K, projection width)."""
+        pooled = self.text.forward(input_ids, attention_mask)[1]
+        return self.backend.to_numpy(self.backend.linear(pooled, self.params.text_projector))

@@ -1,0 +1,230 @@
+"""Models that take images and texts: the encoders with their image processor and tokenizer.
+
+`aimv2_np.load` returns one of these. They add no mathematics.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .errors import ConfigError, ImageError, TokenizerError
+from .image_files import as_list, describe
+from .models import LiT, VisionEncoder
+from .ops import Array
+from .outputs import Classification
+from .trace import Recorder, Trace, activation_names
+
+if TYPE_CHECKING:
+    from .images import ImageProcessor
+    from .tokenizer import Tokenizer, Tokens
+
+__all__ = ["LiTPipeline", "VisionPipeline"]
+
+TEXT_BATCH = 64  # prompts that run at once in encode_text, so that memory stays bounded
+
+
+class ImageMethods:
+    """What every model can do with images. `info` says where the model comes from."""
+
+    vision: VisionEncoder
+    info: dict[str, Any]
+    processor: ImageProcessor
+
+    @property
+    def name(self) -> str:
+        """What the model was loaded as."""
+        return str(self.info["name"])
+
+    def __repr__(self) -> str:
+        parameters = f"{self.info['parameters'] / 1e6:.1f} M parameters"
+        return f"<{self.name}: {parameters}, {self.vision.dtype}, {self.vision.backend.name}>"
+
+    def preprocess(self, images: Any, *, exif: bool = True) -> Any:
+        """Images to normalised pixels: (B, 3, Y, X), or a list of (3, Y, X) for a native model.
+
+        `exif=False` ignores the orientation tag, as transformers does.
+        """
+        pixels = self.processor(images, exif=exif)
+        return pixels if self.vision.config.is_native else _stack(pixels)
+
+    def patch_features(self, images: Any, *, exif: bool = True) -> Any:
+        """Features after the final norm: (B, N, D), or a list of (N_i, D) for a native model.
+
+        Images run one by one, so that an image's numbers do not depend on its neighbours.
+        """
+        pixels = self.preprocess(images, exif=exif)
+        features = [self.vision(image[None]).last_hidden_state[0] for image in pixels]
+        return features if self.vision.config.is_native else np.stack(features)
+
+
+class VisionPipeline(ImageMethods, VisionEncoder):
+    """A vision encoder with its image processor."""
+
+    def __init__(self, *model: Any, processor: ImageProcessor, info: dict[str, Any]) -> None:
+        super().__init__(*model)
+        self.vision, self.processor, self.info = self, processor, info
+
+    def encode_image(
+        self, images: Any, *, pool: str | None = None, normalize: bool = True, exif: bool = True
+    ) -> Array:
+        """One vector per image, (B, D): with `pool="mean"` the mean of its patch features.
+
+        Raises:
+            ConfigError: no `pool`: a vision-only checkpoint has no pooling that was trained.
+        """
+        if pool != "mean":
+            raise ConfigError(
+                f"{self.name} has no image embedding of its own: pass pool='mean' for the mean "
+                f"of its patch features (found pool={pool!r})"
+            )
+        features = self.patch_features(images, exif=exif)
+        vectors = np.stack([patches.mean(axis=0) for patches in features])
+        return self.backend.l2_normalize(vectors) if normalize else vectors
+
+    def trace(
+        self,
+        images: Any = None,
+        *,
+        pixel_values: ArrayLike | None = None,
+        names: str | Iterable[str] = "*",
+        interpolate_positions: bool = False,
+        exif: bool = True,
+    ) -> Trace:
+        """Every activation whose name matches one of the glob patterns `names`.
+
+        Scores and patterns are made only if one matches: `names="*.resid_post"` stays small.
+        Images of a native model must be of one size.
+        """
+        recorder = Recorder(activation_names(self.config), names)
+        _exactly_one(images=images, pixel_values=pixel_values)
+        pixels = pixel_values
+        if images is not None:
+            pixels = _stack(self.preprocess(images, exif=exif))
+        recorder.tap()("pixel_values", np.asarray(pixels))
+        self.forward(np.asarray(pixels), interpolate_positions, tap=recorder.tap("vision."))
+        return recorder.trace(self.info, self.backend)
+
+    def _no_text(self, *_: Any, **__: Any) -> NoReturn:
+        raise ConfigError(
+            f"{self.name} is a vision-only model without a text encoder; "
+            "large-patch14-224-lit has one"
+        )
+
+    tokenize = encode_text = classify = _no_text
+
+
+class LiTPipeline(ImageMethods, LiT):
+    """An image-text model with its image processor and, if its files are there, its tokenizer."""
+
+    def __init__(
+        self,
+        *model: Any,
+        processor: ImageProcessor,
+        tokenizer: Tokenizer | None,
+        info: dict[str, Any],
+    ) -> None:
+        super().__init__(*model)
+        self.processor, self.tokenizer, self.info = processor, tokenizer, info
+
+    def tokenize(self, texts: str | Sequence[str]) -> Tokens:
+        """Texts to `input_ids` and `attention_mask`, both (K, T), padded to the longest."""
+        if self.tokenizer is None:
+            raise TokenizerError(
+                f"{self.info['folder']} has no tokenizer files (tokenizer.json, or vocab.json "
+                "and merges.txt); add them, or pass input_ids"
+            )
+        return self.tokenizer(texts)
+
+    def encode_image(self, images: Any, *, normalize: bool = True, exif: bool = True) -> Array:
+        """Embeddings of images, (B, projection width); one by one, as `patch_features`."""
+        pixels = self.preprocess(images, exif=exif)
+        features = np.concatenate([self.image_features(image[None]) for image in pixels])
+        return self.backend.l2_normalize(features) if normalize else features
+
+    def encode_text(self, texts: str | Sequence[str], *, normalize: bool = True) -> Array:
+        """Embeddings of texts, (K, projection width)."""
+        tokens = self.tokenize(texts)
+        batches = range(0, len(tokens.input_ids), TEXT_BATCH)
+        features = np.concatenate(
+            [self.text_features(*(part[i : i + TEXT_BATCH] for part in tokens)) for i in batches]
+        )
+        return self.backend.l2_normalize(features) if normalize else features
+
+    def classify(
+        self,
+        images: Any,
+        texts: str | Sequence[str],
+        *,
+        prompt: str = "a photo of {}",
+        exif: bool = True,
+    ) -> Classification:
+        """Zero-shot classification: how well each text fits each image.
+
+        `prompt` frames every text; "{}" uses them as they are.
+        """
+        labels = (texts,) if isinstance(texts, str) else tuple(texts)
+        if "{}" not in prompt:
+            raise ConfigError(f"the prompt {prompt!r} has no {{}} where the text belongs")
+        text = self.encode_text([prompt.replace("{}", str(label)) for label in labels])
+        image = self.encode_image(images, exif=exif)
+        probabilities = self.backend.softmax(self.logit_scale * (image @ text.T))
+        return Classification(labels, probabilities, _names(images))
+
+    def trace(
+        self,
+        images: Any = None,
+        texts: str | Sequence[str] | None = None,
+        *,
+        pixel_values: ArrayLike | None = None,
+        input_ids: ArrayLike | None = None,
+        attention_mask: ArrayLike | None = None,
+        names: str | Iterable[str] = "*",
+        interpolate_positions: bool = False,
+        exif: bool = True,
+    ) -> Trace:
+        """Activations of images, texts, or both, and of what joins them; see VisionPipeline."""
+        recorder = Recorder(activation_names(self.config), names)
+        tap, image, text = recorder.tap(), None, None
+        if images is not None:
+            _exactly_one(images=images, pixel_values=pixel_values)
+            pixel_values = self.preprocess(images, exif=exif)
+        if texts is not None:
+            _exactly_one(texts=texts, input_ids=input_ids)
+            input_ids, attention_mask = self.tokenize(texts)
+        if pixel_values is None and input_ids is None:
+            raise ConfigError("pass images, texts, or both (or pixel_values, input_ids)")
+        if pixel_values is not None:
+            vision = tap("pixel_values", np.asarray(pixel_values)), interpolate_positions
+            image = self.vision.forward(*vision, tap=recorder.tap("vision."))[1]
+        if input_ids is not None:
+            tokens = tap("input_ids", np.asarray(input_ids)), attention_mask
+            text = self.text.forward(*tokens, tap=recorder.tap("text."))[1]
+        self.join(image, text, tap)
+        return recorder.trace(self.info, self.backend)
+
+
+def _stack(pixels: Sequence[Array]) -> Array:
+    """Preprocessed images of one size as one batch."""
+    sizes = sorted({f"{image.shape[1]}×{image.shape[2]}" for image in pixels})
+    if len(sizes) != 1:
+        raise ImageError(f"these images cannot run as one batch: their sizes are {sizes}")
+    return np.stack(pixels)
+
+
+def _names(images: Any) -> tuple[str, ...]:
+    """What the rows of a classification are called."""
+    sources = as_list(images)
+    return tuple(
+        describe(source, "" if isinstance(source, str | os.PathLike) else f"image {i}")
+        for i, source in enumerate(sources, 1)
+    )
+
+
+def _exactly_one(**sources: Any) -> None:
+    if sum(value is not None for value in sources.values()) != 1:
+        raise ConfigError(f"pass one of {' and '.join(sources)}")
