@@ -42,7 +42,7 @@ def stored(arrays: dict[str, np.ndarray], padding: int = 0, **metadata: str) -> 
 
 def to_bfloat16(array: np.ndarray) -> np.ndarray:
     """The upper 16 bits of float32, rounded to nearest, ties to even (no NaN here)."""
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    bits = np.asarray(array, np.float32, order="C").view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
@@ -64,4 +64,5 @@ def nested(leaves: dict[str, Any]) -> dict[str, Any]:
 
 
 def pack(tree: Any) -> bytes:
-    return msgpack.packb(tree, use_bin_type=True)
+    """A tree as msgpack; lone surrogates become bytes that are not UTF-8."""
+    return msgpack.packb(tree, use_bin_type=True, unicode_errors="surrogatepass")
