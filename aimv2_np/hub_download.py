@@ -163,9 +163,10 @@ def fetch_snapshot(
     repo = _repo(hub_id, revision, cache_dir)
     ask = Ask(hub_id, repo.revision, repo.cache_dir)
     cached = cached_snapshot(hub_id, revision=revision, cache_dir=cache_dir)
-    if local_files_only:
+    if local_files_only or library().constants.HF_HUB_OFFLINE:
+        why = "local_files_only=True was passed" if local_files_only else "HF_HUB_OFFLINE is set"
         if cached is None:
-            raise CheckpointError(ask.not_cached("local_files_only=True was passed"))
+            raise CheckpointError(ask.not_cached(why))
         return cached
     try:
         with _progress_bars(progress):
@@ -182,19 +183,18 @@ def fetch_snapshot(
 
 def _instead(cached: Path | None, failure: Exception, ask: Ask) -> Path:
     """The cached copy where the hub could not be asked, else our error."""
-    errors = library().errors
     message = explain(failure, ask)
     if message is None:
         raise failure
-    if cached is None or ask.file or isinstance(failure, errors.RevisionNotFoundError):
+    denied = isinstance(failure, library().errors.RevisionNotFoundError)
+    if cached is None or denied or ask.file:
         raise CheckpointError(message)
-    if not isinstance(failure, errors.OfflineModeIsEnabled):
-        warnings.warn(
-            f"{message}\nUsing the copy in the cache (commit {cached.name[:12]}); to do so without "
-            "asking the hub, pass local_files_only=True or set HF_HUB_OFFLINE=1",
-            AIMv2Warning,
-            stacklevel=4,
-        )
+    warnings.warn(
+        f"{message}\nUsing the copy in the cache (commit {cached.name[:12]}); to do so without "
+        "asking the hub, pass local_files_only=True or set HF_HUB_OFFLINE=1",
+        AIMv2Warning,
+        stacklevel=4,
+    )
     return cached
 
 
@@ -308,7 +308,7 @@ def _check_room(repo: _Repo, ask: Ask, shards: Sequence[str]) -> None:
     begun = sum(path.stat().st_size for path in repo.storage.glob("blobs/*.incomplete"))
     needed = sum(missing) - begun
     if needed > shutil.disk_usage(repo.storage).free:
-        raise CheckpointError(no_room(ask, needed))
+        raise CheckpointError(no_room(ask, repo.hub_id, needed))
 
 
 def _remember(repo: _Repo) -> None:

@@ -101,12 +101,12 @@ def nearest_official(name: str) -> str:
     return f"; did you mean {' or '.join(known[n] for n in nearest)}?" if nearest else ""
 
 
-def no_room(ask: Ask, needed: int | None) -> str:
-    """The message for a full disk; `needed` bytes are still missing, where that is known."""
+def no_room(ask: Ask, what: str, needed: int | None) -> str:
+    """The message for a full disk; `needed` bytes are still to come, where that is known."""
     how_much = f"{readable(needed)} more" if needed else "more room"
     kept = f" ({readable(ask.received)} of it are kept)" if ask.received else ""
     return (
-        f"the disk is full: {ask.what} needs {how_much} in {ask.cache_dir}{kept}; free some space, "
+        f"the disk is full: {what} needs {how_much} in {ask.cache_dir}{kept}; free some space, "
         "or pass cache_dir= (or set HF_HOME) to use another disk, then run it again"
     )
 
@@ -119,15 +119,14 @@ def explain(error: BaseException, ask: Ask) -> str | None:
             f"{ask.host} answered, but not as the Hugging Face hub does, when asked for "
             f"{ask.what}; is a proxy or a log-in page in between, or HF_ENDPOINT wrong?"
         )
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return ask.not_cached("offline mode is on (HF_HUB_OFFLINE)")
     if isinstance(error, errors.LocalTokenNotFoundError):
         return "token=True was passed, but nobody is logged in here: run 'hf auth login'"
-    if isinstance(error, errors.HfHubHTTPError):
+    if isinstance(error, errors.LocalEntryNotFoundError):  # the library's wrapper of the reason
+        return explain(error.__cause__ or NotTheHub(), ask)
+    network = _network_errors()
+    if isinstance(error, network) and getattr(error, "response", None) is not None:
         return _refused(error, ask)
-    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-        return explain(error.__cause__, ask)
-    if isinstance(error, (*_network_errors(), ConnectionError, TimeoutError)):
+    if isinstance(error, (*network, ConnectionError, TimeoutError)):
         return _disconnected(error, ask)
     if isinstance(error, OSError):
         return _local(error, ask)
@@ -191,7 +190,7 @@ def _disconnected(error: BaseException, ask: Ask) -> str:
 def _local(error: OSError, ask: Ask) -> str:
     """The operating system refused, or the hub's library gave up with a plain OSError."""
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return no_room(ask, ask.size - ask.received if ask.size else None)
+        return no_room(ask, ask.what, ask.size - ask.received if ask.size else None)
     if error.errno is None:  # http_get: the number of bytes is not the announced one
         return _disconnected(error, ask)
     where = error.filename or ask.cache_dir

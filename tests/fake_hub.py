@@ -163,6 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, data, headers, fault)
         sha = hashlib.sha256(data).hexdigest()
         headers |= {"X-Linked-Etag": f'"{sha}"', "X-Linked-Size": str(len(data))}
+        # as the real hub does; downloads through Xet are not played here, so nobody may try one
+        headers |= {"X-Xet-Hash": sha, "X-Xet-Refresh-Route": f"{self.fake.endpoint}/xet"}
         headers["Location"] = f"http://localhost:{self.fake.port}/cdn/{sha}/{name}?{SIGNATURE}"
         self._send(302, b"", headers)
 

@@ -16,7 +16,9 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import huggingface_hub
 import pytest
@@ -312,6 +314,8 @@ def test_only_needed_files_are_downloaded(hub: FakeHub, cache: Path) -> None:
     assert files.preprocessor_config is not None
     assert sorted(p.name for p in files.folder.iterdir()) == sorted([*SIDE, "model.safetensors"])
     assert {r.authorization for r in hub.requests} == {None}
+    resolved = [r.path for r in hub.requests if "/resolve/" in r.path]
+    assert all(path.startswith(f"/{LIT}/resolve/{'1' * 40}/") for path in resolved)
 
 
 def test_second_load_asks_once_and_downloads_nothing(hub: FakeHub) -> None:
@@ -545,7 +549,7 @@ def test_offline_without_a_copy(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -
     message = failure("o/m", local_files_only=True)
     assert message.startswith("local_files_only=True was passed, and the cache")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert failure("o/m").startswith("offline mode is on (HF_HUB_OFFLINE), and the cache")
+    assert failure("o/m").startswith("HF_HUB_OFFLINE is set, and the cache")
     assert hub.requests == []
 
 
@@ -636,6 +640,10 @@ def test_cut_connection_then_resume(hub: FakeHub, cache: Path) -> None:
     assert partial_files(cache) == []
 
 
+@pytest.mark.skipif(
+    int(huggingface_hub.__version__.partition(".")[0]) < 2,
+    reason="older versions of the library leave it to the next call",
+)
 def test_short_cuts_are_resumed_within_one_call(hub: FakeHub) -> None:
     hub.add("o/m", golden("lit/transformers"))
     hub.fail("/cdn/", cut=100_000, times=2)
@@ -716,23 +724,46 @@ def test_partial_file_that_is_too_long_is_begun_anew(hub: FakeHub, cache: Path) 
     assert [r.range for r in hub.large("model.safetensors")] == [None]
 
 
+def breaking_off(kept: int, error: BaseException) -> Callable[..., None]:
+    """The library's http_get, writing to a file that fails beyond so many bytes."""
+    real = file_download.http_get
+
+    class Small:
+        def __init__(self, file: BinaryIO) -> None:
+            self.file = file
+
+        def write(self, data: bytes) -> int:
+            if self.file.tell() >= kept:
+                raise error
+            return self.file.write(data)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.file, name)
+
+    return lambda url, file, **arguments: real(url, Small(file), **arguments)
+
+
 def test_interrupt_passes_and_keeps_what_has_arrived(
     hub: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.add("o/m", golden("lit/transformers"))
-    hub.fail("/cdn/", cut=100_000, times=1)
-
-    def interrupt(seconds: float) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(time, "sleep", interrupt)  # where the library waits before it goes on
+        patch.setattr(file_download, "http_get", breaking_off(102_400, KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             resolve("o/m", progress=False)
     assert not are_progress_bars_disabled()
-    assert partial_files(cache)[0].stat().st_size == 98304
+    assert partial_files(cache)[0].stat().st_size == 102_400
     resolve("o/m", progress=False)
-    assert hub.large("model.safetensors")[-1].range == "bytes=98304-"
+    assert hub.large("model.safetensors")[-1].range == "bytes=102400-"
+
+
+def test_several_at_once_download_once(hub: FakeHub) -> None:
+    hub.add("o/m", golden("lit/transformers"))
+    with ThreadPoolExecutor(4) as pool:
+        tries = [pool.submit(resolve, "o/m") for _ in range(4)]
+        (files,) = {attempt.result() for attempt in tries}
+    assert files.weights[0].read_bytes() == golden("lit/transformers")["model.safetensors"]
+    assert len(hub.large("model.safetensors")) == 1
 
 
 # ---------------------------------------------------------------------------- the disk's limits
@@ -744,7 +775,7 @@ def test_disk_too_small_is_found_before_the_download(
     hub.add("o/m", golden("lit/transformers"))
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage())
     message = failure("o/m", progress=False)
-    assert "the disk is full: model.safetensors of o/m needs 297.79 kB more in" in message
+    assert "the disk is full: o/m needs 297.79 kB more in" in message
     assert str(cache) in message
     assert "cache_dir=" in message
     assert hub.large("model.safetensors") == []
@@ -759,22 +790,9 @@ def test_disk_fills_up_during_the_download(
     hub: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.add("o/m", golden("lit/transformers"))
-    real = file_download.http_get
-
-    def filling_up(url: str, temp_file: object, **arguments: object) -> None:
-        class Small:
-            def write(self, data: bytes) -> int:
-                if temp_file.tell() > 100_000:  # type: ignore[attr-defined]
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                return temp_file.write(data)  # type: ignore[attr-defined,no-any-return]
-
-            def __getattr__(self, name: str) -> object:
-                return getattr(temp_file, name)
-
-        real(url, Small(), **arguments)
-
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with monkeypatch.context() as patch:
-        patch.setattr(file_download, "http_get", filling_up)
+        patch.setattr(file_download, "http_get", breaking_off(102_400, full))
         message = failure("o/m", progress=False)
     assert "the disk is full: model.safetensors of o/m needs" in message
     assert "102.40 kB of it are kept" in message
@@ -861,7 +879,7 @@ def test_environment(tmp_path: Path) -> None:
 
 def test_malformed_environment() -> None:
     _, err = output("resolve('o/m')", {"HF_ENDPOINT": "http://hub:port"})
-    assert "CheckpointError: huggingface_hub cannot start" in err.splitlines()[-1]
+    assert err.splitlines()[-1].startswith("aimv2_np.errors.CheckpointError: ")
 
 
 def test_killed_process_resumes(tmp_path: Path) -> None:
