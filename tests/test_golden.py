@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 
 import pytest
+from golden_cases import CASES, difference, expected, inputs, load
 
 import aimv2_np
-from golden_cases import CASES, difference, expected, inputs, load
 
 # The original ran in float32, so even float64 differs from it by its rounding.
 TOLERANCE = {"float64": 3e-6, "float32": 1e-5}
@@ -58,7 +58,7 @@ def differences(case: str, layout: str, dtype: str) -> dict[str, float]:
 def test_equals_the_original(case: str, layout: str, dtype: str) -> None:
     rounded = layout.endswith("bf16")
     found = differences(case, layout, dtype)
-    limit = {name: BF16_TOLERANCE if rounded else TOLERANCE[dtype] for name in found}
+    limit = dict.fromkeys(found, BF16_TOLERANCE if rounded else TOLERANCE[dtype])
     limit |= BF16_EXCEPTION if rounded else {}
     too_far = {name: value for name, value in found.items() if value > limit[name]}
     assert not too_far
