@@ -125,9 +125,9 @@ def open_image(source: Any, exif: bool, where: str) -> Opened:
         remedy = "for the bytes of a file pass PIL.Image.open(io.BytesIO(...))"
     else:
         remedy = "convert it to a uint8 array (Y, X, 3) first"
+    kind = f"{type(source).__module__}.{type(source).__qualname__}".removeprefix("builtins.")
     raise ImageError(
-        f"{where}: expected a path, a PIL image or a NumPy array, found "
-        f"{type(source).__module__}.{type(source).__name__}; {remedy}"
+        f"{where}: expected a path, a PIL image or a NumPy array, found {kind}; {remedy}"
     )
 
 

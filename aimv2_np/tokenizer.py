@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import AIMv2Warning, TokenizerError
-from .tokenizer_files import END_OF_WORD, load_backend
+from .tokenizer_files import END_OF_WORD, library_errors, load_backend
 
 if TYPE_CHECKING:
     import tokenizers
@@ -117,12 +117,15 @@ class Tokenizer:
         Raises:
             TokenizerError: an id that the vocabulary does not have.
         """
-        known = self._backend.get_vocab_size(with_added_tokens=True)
-        plain = [int(i) for i in ids]
+        plain = list(ids)
         for i in plain:
-            if not 0 <= i < known:
-                raise TokenizerError(f"{self.source}: id {i} is none of the {known} tokens")
-        text: str = self._backend.decode(plain, skip_special_tokens=True)
+            whole = isinstance(i, int | np.integer) and 0 <= i < 2**32
+            if not whole or self._backend.id_to_token(int(i)) is None:
+                raise TokenizerError(
+                    f"{self.source} has no token with the id {i!r:.80}; expected one row of ids"
+                )
+        with library_errors(self.source):
+            text: str = self._backend.decode([int(i) for i in plain], skip_special_tokens=True)
         return text.replace(END_OF_WORD, " ").strip()
 
     def tokens(self, text: str) -> list[str]:
@@ -133,7 +136,8 @@ class Tokenizer:
     def _rows(self, texts: Any, max_length: int | None) -> list[list[int]]:
         """The ids of each text, begin and end token included, no longer than asked for."""
         named = _named(texts)
-        encodings = [self._backend.encode(text) for text, _ in named]
+        with library_errors(self.source):
+            encodings = [self._backend.encode(text) for text, _ in named]
         for (text, where), encoding in zip(named, encodings, strict=True):
             if self.eos_token_id in encoding.ids[1:-1]:
                 self._warn_of_unknown(text, where, encoding)
@@ -157,7 +161,7 @@ class Tokenizer:
     def _cut(self, rows: list[list[int]], max_length: int | None) -> list[list[int]]:
         """Texts cut to the length given, each with its end token; warns once for all of them."""
         length = self.max_length if max_length is None else max_length
-        if not isinstance(length, int) or length < 2:
+        if not isinstance(length, int | np.integer) or length < 2:
             raise TokenizerError(
                 f"max_length is {length!r}, expected an integer of at least 2: "
                 "the begin and the end token"
@@ -178,7 +182,8 @@ class Tokenizer:
 def _named(texts: Any) -> list[tuple[str, str]]:
     """The texts, each with what messages call it; checks that they are texts."""
     several = [texts] if isinstance(texts, str) else texts
-    if not isinstance(several, Sequence | np.ndarray) or isinstance(several, bytes | bytearray):
+    listed = isinstance(several, Sequence) and not isinstance(several, bytes | bytearray)
+    if not listed and not (isinstance(several, np.ndarray) and several.ndim == 1):
         kind = type(texts).__name__
         raise TokenizerError(f"expected a string or a list of strings, found {kind}: {texts!r:.80}")
     if len(several) == 0:

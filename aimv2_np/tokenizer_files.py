@@ -9,7 +9,8 @@ CLIPTokenizer.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from .errors import TokenizerError
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["END_OF_WORD", "load_backend"]
+__all__ = ["END_OF_WORD", "library_errors", "load_backend"]
 
 END_OF_WORD = "</w>"
 
@@ -63,15 +64,31 @@ def load_backend(folder: Path, eos_token_id: int, vocab_size: int | None) -> Loa
     return backend, backend.token_to_id(pad), str(source)
 
 
+@contextmanager
+def library_errors(source: Path | str) -> Iterator[None]:
+    """Turn whatever the Rust library raises into a TokenizerError that names the file.
+
+    It has no classes of its own: errors are plain `Exception`s, and a panic, which a malformed
+    tokenizer.json can cause as late as with the first text, is a `BaseException` of a class that
+    cannot be imported. Nothing but calls into the library belongs in such a block.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise  # KeyboardInterrupt and its like
+        raise TokenizerError(
+            f"{source}: the tokenizers library cannot work with it ({error}); fetch the file again"
+        ) from error
+
+
 def _from_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
     import tokenizers
 
     text = _text(path)
     _object(path, text)
-    try:
+    with library_errors(path):
         backend = tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # all that the Rust library raises is a plain Exception
-        raise TokenizerError(f"{path}: is no tokenizer ({error}); fetch the file again") from error
     backend.no_truncation()  # a length that somebody left in the file; ours keeps the end token
     backend.no_padding()
     return backend
@@ -162,8 +179,11 @@ def _add_special(backend: tokenizers.Tokenizer, folder: Path, names: dict[str, s
     if not isinstance(listed, Mapping | None):
         raise TokenizerError(f"{path}: added_tokens_decoder is {listed!r:.80}, expected an object")
     for key, raw in sorted((listed or {}).items(), key=lambda item: (len(item[0]), item[0])):
-        token = _token(raw, f"{path}: added_tokens_decoder: {key}")
-        special = bool(raw.get("special", False)) or token["content"] in names.values()
+        where = f"{path}: added_tokens_decoder: {key}"
+        if not isinstance(raw, Mapping):
+            raise TokenizerError(f"{where} is {raw!r:.80}, expected an object")
+        token = _token(raw, where)
+        special = bool(raw.get("special")) or token["content"] in names.values()
         backend.add_tokens([AddedToken(**token, special=special)])
         if str(backend.token_to_id(token["content"])) != key:
             raise TokenizerError(
@@ -181,7 +201,8 @@ def _check_ids(
     backend: tokenizers.Tokenizer, source: Path, eos_token_id: int, vocab_size: int | None
 ) -> None:
     """Raise if the tokenizer's ids are not those of the model."""
-    ids = backend.encode("").ids
+    with library_errors(source):
+        ids = backend.encode("").ids
     if len(ids) != 2:
         raise TokenizerError(
             f"{source}: an empty text becomes the ids {ids}, expected a begin and an end token"
