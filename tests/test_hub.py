@@ -586,6 +586,23 @@ def test_hub_is_down_and_the_copy_is_used_with_a_warning(
     assert w[0].filename == __file__  # points at the caller
 
 
+def test_branch_that_the_hub_has_deleted(hub: FakeHub) -> None:
+    hub.add("o/m", golden("lit/transformers"), revision="dev")
+    resolve("o/m", revision="dev", progress=False)
+    del hub.repos["o/m"]["dev"]
+    assert "o/m has no revision 'dev'" in failure("o/m", revision="dev", progress=False)
+    assert resolve("o/m", revision="dev", local_files_only=True).weights[0].exists()
+
+
+def test_old_commit_does_not_stand_in_for_one_that_broke(hub: FakeHub) -> None:
+    hub.add("o/m", golden("vision-absolute/transformers"), commit="1" * 40)
+    resolve("o/m", progress=False)
+    hub.add("o/m", golden("vision-native/transformers"), commit="2" * 40)
+    hub.fail("/cdn/", cut=0)
+    assert "run it again" in failure("o/m", progress=False)
+    assert resolve("o/m", local_files_only=True).folder.name == "1" * 40
+
+
 def test_no_connection(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("o/m", golden("lit/transformers"))
     files = resolve("o/m", progress=False)
