@@ -131,6 +131,10 @@ def config_json_facts(raw: Any, source: str) -> Facts:
 Shapes = Mapping[str, tuple[int, ...]]
 
 
+def _is_lit(shapes: Shapes) -> bool:
+    return any(name.startswith("image_encoder.") for name in shapes)
+
+
 def _depth(shapes: Shapes, prefix: str) -> int:
     names = (name.removeprefix(prefix) for name in shapes if name.startswith(prefix))
     return 1 + max((int(n.split(".")[0]) for n in names if n.split(".")[0].isdigit()), default=-1)
@@ -141,7 +145,7 @@ def shape_facts(shapes: Shapes) -> Facts:
 
     Missing or malformed parameters are simply not stated here: `Checkpoint.require` reports them.
     """
-    lit = any(name.startswith("image_encoder.") for name in shapes)
+    lit = _is_lit(shapes)
     facts: Facts = {}
 
     def state(key: str, name: str, axis: int, ndim: int) -> None:
@@ -249,12 +253,11 @@ def resolve_config(
             "the sources of the configuration contradict each other:\n  " + "\n  ".join(conflicts)
         )
     merged = _conventions(merged, None) | merged
-    return _complete(merged)
+    return _complete(merged, lit=_is_lit(shapes))
 
 
-def _complete(facts: Facts) -> VisionConfig | LiTConfig:
+def _complete(facts: Facts, *, lit: bool) -> VisionConfig | LiTConfig:
     """Check that every field is known and that the sizes fit together."""
-    lit = any(key.startswith("text.") for key in facts)
     template = _flatten(LiTConfig() if lit else VisionConfig())
     missing = [key for key in template if key not in facts]
     if missing:
@@ -273,8 +276,13 @@ def _complete(facts: Facts) -> VisionConfig | LiTConfig:
         )
     for tower in ("vision", "text") if lit else ("vision",):
         width, heads = facts[f"{tower}.hidden_size"], facts[f"{tower}.num_attention_heads"]
-        if width % heads:
+        if heads < 1 or width % heads:
             raise ConfigError(f"{tower}: the width {width} is no multiple of the {heads} heads")
+    if lit and facts["text.eos_token_id"] >= facts["text.vocab_size"]:
+        raise ConfigError(
+            f"eos_token_id is {facts['text.eos_token_id']}, but the vocabulary has the ids "
+            f"0 to {facts['text.vocab_size'] - 1}"
+        )
     if facts["vision.is_native"] and facts["vision.hidden_size"] % 4:
         raise ConfigError(
             "a native-resolution encoder needs a width that is a multiple of 4, "

@@ -168,13 +168,16 @@ def _tokenizer(opened: Opened) -> Tokenizer | None:
     )
 
 
-def read_json(path: Path) -> Any:
-    """The content of a small JSON file.
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a small JSON file.
 
     Raises:
-        ConfigError: it cannot be read or is no JSON.
+        ConfigError: it cannot be read, is no JSON, or no object.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a JSON object, found a {type(content).__name__}")
+    return content

@@ -168,7 +168,7 @@ class Trace(Mapping[str, Array]):
         from safetensors.numpy import save_file
 
         target = Path(path)
-        arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays.items()}
+        arrays = {name: np.asarray(array, order="C") for name, array in self._arrays.items()}
         metadata = {**self.metadata, "order": json.dumps(list(arrays))}
         try:
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".trace-") as folder:
