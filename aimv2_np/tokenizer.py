@@ -169,10 +169,10 @@ class Tokenizer:
         cut = [(i, len(row) - length) for i, row in enumerate(rows, 1) if len(row) > length]
         if cut:
             which = ", ".join(f"text {i} by {n}" for i, n in cut[:5])
-            more = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
+            more = f" and {len(cut) - 5} more texts" if len(cut) > 5 else ""
             warnings.warn(
-                f"cut to {length} tokens: {which} tokens{more}; the end token stays; "
-                "shorten the texts if the words at their end matter",
+                f"cut to {length} tokens: {which}{more}; the end token stays, the words before it "
+                "are lost: shorten the text if they matter",
                 AIMv2Warning,
                 stacklevel=4,
             )

@@ -157,12 +157,11 @@ def _token(raw: Any, where: str) -> dict[str, Any]:
     Raises:
         TokenizerError: neither a string nor an object with a string and switches.
     """
-    if isinstance(raw, str):
-        raw = {"content": raw}
-    content = raw.get("content") if isinstance(raw, Mapping) else None
+    described = raw if isinstance(raw, Mapping) else {"content": raw}
+    content = described.get("content")
     if not isinstance(content, str) or not content or not _is_text(content):
         raise TokenizerError(f"{where} is {raw!r:.80}, expected a token's text")
-    flags = {flag: raw.get(flag, False) for flag in FLAGS}
+    flags = {flag: described.get(flag, False) for flag in FLAGS}
     for flag, value in flags.items():
         if not isinstance(value, bool):
             raise TokenizerError(f"{where}: {flag} is {value!r:.80}, expected true or false")
