@@ -16,8 +16,14 @@ from pathlib import Path
 
 from .config import OFFICIAL, official_name
 from .errors import CheckpointError
-from .hub_download import PICKLES, SIDE_FILES, WEIGHTS, cached_snapshot, choose_weights
-from .hub_download import fetch_snapshot as _fetch_snapshot
+from .hub_download import (
+    PICKLES,
+    SIDE_FILES,
+    WEIGHTS,
+    cached_snapshot,
+    choose_weights,
+    fetch_snapshot,
+)
 from .hub_errors import nearest_official
 
 __all__ = ["ModelFiles", "is_cached", "packaged_models", "resolve"]
@@ -74,31 +80,20 @@ def resolve(
         CheckpointError: there is no such model, or it cannot be read or downloaded.
     """
     name = _checked_name(model)
-    path = Path(os.path.expanduser(name))
+    if (local := _local(name, isinstance(model, str), revision)) is not None:
+        return local
     official = official_name(name)
-    if os.path.lexists(path) or _looks_like_path(name) or not isinstance(model, str):
-        files = _on_disk(name, path)
-    elif name in packaged_models():
-        files = _in_folder(name, _PACKAGED / name)
-    else:
-        hub_id = _hub_id(name, official)
-        if revision == "original" and official is not None:
-            revision = OFFICIAL[official].original_revision
-        folder = _fetch_snapshot(
-            hub_id,
-            revision=_checked_revision(revision),
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            token=token,
-            progress=progress,
-        )
-        return _in_folder(name, folder, official)
-    if revision is not None:
-        raise CheckpointError(
-            f"revision={revision!r} was passed, but {name} is on the disk, not on the hub; "
-            "leave revision= out, or pass a hub id"
-        )
-    return files
+    if revision == "original" and official is not None:
+        revision = OFFICIAL[official].original_revision
+    folder = fetch_snapshot(
+        _hub_id(name, official),
+        revision=_checked_revision(revision),
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        token=token,
+        progress=progress,
+    )
+    return _in_folder(name, folder, official)
 
 
 def packaged_models() -> list[str]:
@@ -171,6 +166,23 @@ def _checked_revision(revision: str | None) -> str | None:
 
 
 # ---------------------------------------------------------------------------- the disk
+
+
+def _local(name: str, may_be_name: bool, revision: str | None) -> ModelFiles | None:
+    """The model where it is on the disk or in this package, None where the hub is to be asked."""
+    path = Path(os.path.expanduser(name))
+    if os.path.lexists(path) or _looks_like_path(name) or not may_be_name:
+        files = _on_disk(name, path)
+    elif name in packaged_models():
+        files = _in_folder(name, _PACKAGED / name)
+    else:
+        return None
+    if revision is not None:
+        raise CheckpointError(
+            f"revision={revision!r} was passed, but {name} is on the disk, not on the hub; "
+            "leave revision= out, or pass a hub id"
+        )
+    return files
 
 
 def _on_disk(name: str, path: Path) -> ModelFiles:

@@ -24,7 +24,14 @@ from pathlib import Path
 from .errors import AIMv2Error, AIMv2Warning, CheckpointError
 from .hub_errors import Ask, NotTheHub, explain, library, no_room
 
-__all__ = ["PICKLES", "SIDE_FILES", "cached_snapshot", "choose_weights", "fetch_snapshot"]
+__all__ = [
+    "PICKLES",
+    "SIDE_FILES",
+    "WEIGHTS",
+    "cached_snapshot",
+    "choose_weights",
+    "fetch_snapshot",
+]
 
 INDEX = "model.safetensors.index.json"
 WEIGHTS = ("model.safetensors", INDEX, "mlx_model.safetensors", "flax_model.msgpack")
