@@ -14,6 +14,7 @@ from .config import OFFICIAL, LiTConfig, OfficialModel, TextConfig, VisionConfig
 from .hub import is_cached, packaged_models
 from .hub_errors import readable
 from .loader import Opened, open_model
+from .weights.tree import expected_shapes
 
 __all__ = ["info", "models"]
 
@@ -31,7 +32,7 @@ def _vision(config: Config) -> VisionConfig:
 
 def models(args: argparse.Namespace) -> int:
     """List the packaged and the official models."""
-    listed = [_packaged(name) for name in packaged_models()]
+    listed = [_packaged(name) for name in packaged_models() if name != "images"]
     listed += [_official(model, args.cache_dir) for model in OFFICIAL.values()]
     if args.json:
         echo_json(listed)
@@ -212,11 +213,15 @@ def _described(model: Opened) -> list[tuple[str, str]]:
         rows.append(("shared", f"space of {config.projection_dim} dimensions"))
     same = _same_architecture(config)
     name = model.files.official
-    official = f"{name} ({OFFICIAL[name].hub_id})" if name else "not by its name"
-    alike = (
-        f"the architecture is that of {', '.join(same)}" if same else "no official model's sizes"
-    )
-    return [*rows, ("official", f"{official}; {alike}")]
+    if name:
+        official = (
+            f"{OFFICIAL[name].hub_id}, of the architecture of {', '.join(same) or 'no other'}"
+        )
+    elif same:
+        official = f"not loaded as one, but of the architecture of {', '.join(same)}"
+    else:
+        official = "none has these sizes"
+    return [*rows, ("official", official)]
 
 
 def _tower_words(tower: VisionConfig | TextConfig) -> str:
@@ -247,22 +252,26 @@ def _text_words(text: TextConfig) -> str:
 
 def _weights(model: Opened, bad: list[str] | None) -> list[tuple[str, str]]:
     number = model.info["parameters"]
-    mapped = " (mapped from the file where it lies)"
-    in_file = {dtype: mapped * (DTYPES.get(dtype) == "float32") for dtype in ("F32",)}
-    only_float32 = set(model.checkpoint.dtypes) == {"F32"}
-    sound = {True: "no NaN, no Inf", False: ""}[not bad]
-    return [
-        ("parameters", f"{number:,}"),
-        ("float32", f"{readable(4 * number)} of memory" + in_file["F32"] * only_float32),
-        ("float64", f"{readable(8 * number)} of memory"),
-        ("values", "not checked" if bad is None else sound or f"NaN or Inf in {', '.join(bad)}"),
+    stored = [DTYPES[dtype] for dtype in model.checkpoint.dtypes]
+    values = "no NaN, no Inf"
+    if bad is None:
+        values = "not checked for NaN and Inf"
+    elif bad:
+        values = f"NaN or Inf in {', '.join(bad)}"
+    memory = [
+        (dtype, f"{readable(size * number)} of memory" + _MAPPED * (stored == [dtype]))
+        for dtype, size in (("float32", 4), ("float64", 8))
     ]
+    return [("parameters", f"{number:,}"), *memory, ("values", values)]
+
+
+_MAPPED = ", used where they lie in the file: nothing is copied"
 
 
 def _shapes(model: Opened) -> list[str]:
     """The original's names and shapes, those that all blocks share in one line."""
     shapes: dict[str, tuple[tuple[int, ...], list[int]]] = {}
-    for name, shape in model.checkpoint.shapes.items():
+    for name, shape in expected_shapes(model.config).items():  # in the order of computation
         found = re.search(r"(?<=blocks\.)\d+", name)
         merged = re.sub(r"(?<=blocks\.)\d+", "{}", name)
         shapes.setdefault(merged, (shape, []))[1].extend([int(found[0])] if found else [])
@@ -277,5 +286,6 @@ def _all_keys(model: Opened) -> list[str]:
     rows = [
         (printable(k["key"]), k["dtype"], str(tuple(k["shape"])), k["file"]) for k in _keys(model)
     ]
-    drop = ("file",) if len(model.checkpoint.files) == 1 else ()
-    return ["  " + line for line in table(("key", "dtype", "shape", "file"), rows, drop=drop)]
+    shown = 3 if len(model.checkpoint.files) == 1 else 4  # which file is worth saying
+    header = ("key", "dtype", "shape", "file")
+    return ["  " + line for line in table(header[:shown], [row[:shown] for row in rows])]
