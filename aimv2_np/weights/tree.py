@@ -7,6 +7,7 @@ transformers, is a triple here, because both can then be used where they lie, wi
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -159,62 +160,81 @@ def build_params(
 
     Arrays stored in `dtype` are read-only views of the memory-mapped file; others are converted.
     """
-
-    def read(name: str, *shape: int) -> Array:
-        array = checkpoint.array(name, dtype)
-        return array.reshape(shape) if shape else array
-
-    def blocks(prefix: str, depth: int) -> tuple[BlockParams, ...]:
-        names = (f"{prefix}trunk.blocks.{i}." for i in range(depth))
-        return tuple(
-            BlockParams(
-                norm_1=read(block + "norm_1.weight"),
-                qkv=checkpoint.thirds(block + "attn.qkv.weight", dtype),
-                proj=read(block + "attn.proj.weight"),
-                norm_2=read(block + "norm_2.weight"),
-                fc1=read(block + "mlp.fc1.weight"),
-                fc3=read(block + "mlp.fc3.weight"),
-                fc2=read(block + "mlp.fc2.weight"),
-            )
-            for block in names
-        )
-
-    def head(prefix: str, width: int) -> HeadParams:
-        return HeadParams(
-            cls_token=read(prefix + "head.cls_token", width),
-            k=read(prefix + "head.k.weight"),
-            v=read(prefix + "head.v.weight"),
-            linear_weight=read(prefix + "head.linear.weight"),
-            linear_bias=read(prefix + "head.linear.bias"),
-        )
-
-    def vision(prefix: str, c: VisionConfig) -> VisionParams:
-        learned = c.grid_size is not None
-        positions = read(prefix + "preprocessor.pos_embed", -1, c.hidden_size) if learned else None
-        return VisionParams(
-            patch_weight=read(prefix + "preprocessor.patchifier.proj.weight"),
-            patch_bias=read(prefix + "preprocessor.patchifier.proj.bias"),
-            patch_norm=read(prefix + "preprocessor.patchifier.norm.weight"),
-            pos_embed=positions,
-            blocks=blocks(prefix, c.num_hidden_layers),
-            post_trunk_norm=read(prefix + "trunk.post_trunk_norm.weight"),
-            head=head(prefix, c.hidden_size) if c.use_head else None,
-        )
-
-    def text(prefix: str, c: TextConfig) -> TextParams:
-        return TextParams(
-            text_embedding=read(prefix + "preprocessor.text_embedding.weight"),
-            positional_embedding=read(prefix + "preprocessor.positional_embedding"),
-            blocks=blocks(prefix, c.num_hidden_layers),
-            post_trunk_norm=read(prefix + "trunk.post_trunk_norm.weight"),
-        )
-
+    read = _Reader(checkpoint, dtype)
     if isinstance(config, VisionConfig):
-        return vision("", config)
+        return _vision(read, config)
     return LiTParams(
-        vision("image_encoder.", config.vision),
-        text("text_encoder.", config.text),
+        vision=_vision(read.below("image_encoder."), config.vision),
+        text=_text(read.below("text_encoder."), config.text),
         image_projector=read("image_projector.weight"),
         text_projector=read("text_projector.weight"),
         log_logit_scale=read("log_logit_scale"),
+    )
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the parameters below a prefix of their names, in one dtype."""
+
+    checkpoint: Checkpoint
+    dtype: np.dtype[Any]
+    prefix: str = ""
+
+    def below(self, prefix: str) -> _Reader:
+        return replace(self, prefix=self.prefix + prefix)
+
+    def __call__(self, name: str, *shape: int) -> Array:
+        array = self.checkpoint.array(self.prefix + name, self.dtype)
+        return array.reshape(shape) if shape else array
+
+    def thirds(self, name: str) -> tuple[Array, Array, Array]:
+        return self.checkpoint.thirds(self.prefix + name, self.dtype)
+
+
+def _vision(read: _Reader, config: VisionConfig) -> VisionParams:
+    width = config.hidden_size
+    learned = config.grid_size is not None
+    return VisionParams(
+        patch_weight=read("preprocessor.patchifier.proj.weight"),
+        patch_bias=read("preprocessor.patchifier.proj.bias"),
+        patch_norm=read("preprocessor.patchifier.norm.weight"),
+        pos_embed=read("preprocessor.pos_embed", -1, width) if learned else None,
+        blocks=_blocks(read, config),
+        post_trunk_norm=read("trunk.post_trunk_norm.weight"),
+        head=_head(read.below("head."), width) if config.use_head else None,
+    )
+
+
+def _text(read: _Reader, config: TextConfig) -> TextParams:
+    return TextParams(
+        text_embedding=read("preprocessor.text_embedding.weight"),
+        positional_embedding=read("preprocessor.positional_embedding"),
+        blocks=_blocks(read, config),
+        post_trunk_norm=read("trunk.post_trunk_norm.weight"),
+    )
+
+
+def _blocks(read: _Reader, config: VisionConfig | TextConfig) -> tuple[BlockParams, ...]:
+    each = (read.below(f"trunk.blocks.{i}.") for i in range(config.num_hidden_layers))
+    return tuple(
+        BlockParams(
+            norm_1=block("norm_1.weight"),
+            qkv=block.thirds("attn.qkv.weight"),
+            proj=block("attn.proj.weight"),
+            norm_2=block("norm_2.weight"),
+            fc1=block("mlp.fc1.weight"),
+            fc3=block("mlp.fc3.weight"),
+            fc2=block("mlp.fc2.weight"),
+        )
+        for block in each
+    )
+
+
+def _head(read: _Reader, width: int) -> HeadParams:
+    return HeadParams(
+        cls_token=read("cls_token", width),
+        k=read("k.weight"),
+        v=read("v.weight"),
+        linear_weight=read("linear.weight"),
+        linear_bias=read("linear.bias"),
     )
