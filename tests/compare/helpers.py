@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from hypothesis import HealthCheck, settings
 from transformers.models.aimv2 import modeling_aimv2
 from transformers.utils import logging
@@ -23,16 +24,26 @@ from aimv2_np.errors import AIMv2Warning
 
 logging.disable_progress_bar()  # one bar per saved model would bury a failure
 
-# Both sides compute in float64: what differs is the order of the sums.
+# Both sides compute in float64: what differs is the order of the sums. Measured over 900 random
+# models: 6e-14 at most. This is the strict test of the mathematics.
 DOUBLE = 1e-12
-# Both sides compute in float32. Models of one to three blocks, sums of up to about 200 numbers;
-# measured over 1,000 examples: 3e-6 at most.
-SINGLE = 1e-5
+# Both sides compute in float32. Measured over 600 random models: 2e-6 as a rule, but 5e-5 once,
+# where a norm divides by a number close to zero (that model is also the worst in float64). This
+# tests that nothing is computed in less than float32.
+SINGLE = 1e-4
+
+# What to do when a test that pins transformers' mistake finds it gone.
+REPAIRED = (
+    f"transformers {transformers.__version__} no longer shows text-noncausal (its text tower was "
+    "not causal without a mask, or with sdpa and a mask of ones). Good: remove this test, the "
+    "masks that the other comparison tests pass for its sake, and the caution in test_official.py "
+    "and the README; the verifier's entry text-noncausal now concerns older versions only"
+)
 
 BOUNDED = settings(
     derandomize=True,
     deadline=None,
-    max_examples=15,
+    max_examples=25,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

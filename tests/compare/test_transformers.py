@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
@@ -30,6 +29,7 @@ from transformers import (
 from .helpers import (
     BOUNDED,
     DOUBLE,
+    REPAIRED,
     SINGLE,
     all_float64,
     any_patch_count,
@@ -44,13 +44,6 @@ pytestmark = pytest.mark.compare
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lit"
 EVERYTHING = {"output_hidden_states": True, "output_attentions": True}
-
-REPAIRED = (
-    f"transformers {transformers.__version__} no longer shows text-noncausal (its text tower was "
-    "not causal without a mask, or with sdpa and a mask of ones). Good: remove this test, the "
-    "masks that the other comparison tests pass for its sake, and the caution in test_official.py "
-    "and the README; the verifier's entry text-noncausal now concerns older versions only"
-)
 
 # ---------------------------------------------------------------------------- random models
 
