@@ -9,6 +9,7 @@ CLIPTokenizer.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,12 +49,12 @@ def load_backend(folder: Path, eos_token_id: int, vocab_size: int | None) -> Loa
         TokenizerError: as `Tokenizer.from_folder`.
     """
     whole, vocab, merges = (folder / n for n in ("tokenizer.json", "vocab.json", "merges.txt"))
-    if whole.is_file():
+    if os.path.isfile(whole):
         backend, source = _from_tokenizer_json(whole), whole
-    elif vocab.is_file() and merges.is_file():
+    elif os.path.isfile(vocab) and os.path.isfile(merges):
         backend, source = _from_vocabulary(folder, vocab, merges), vocab
     else:
-        found = [path.name for path in (vocab, merges) if path.is_file()]
+        found = [path.name for path in (vocab, merges) if os.path.isfile(path)]
         raise TokenizerError(
             f"{folder}: no tokenizer: looked for tokenizer.json, or vocab.json and merges.txt, "
             f"found {found[0] + ' only' if found else 'none of them'}; vision-only checkpoints "
@@ -260,7 +261,7 @@ def _merges(path: Path, vocab: Vocabulary) -> list[tuple[str, str]]:
 
 
 def _optional(path: Path) -> Mapping[str, Any]:
-    return _object(path, _text(path)) if path.is_file() else {}
+    return _object(path, _text(path)) if os.path.isfile(path) else {}
 
 
 def _object(path: Path, text: str) -> dict[str, Any]:

@@ -211,6 +211,15 @@ def test_a_tokenizer_of_another_model(folder: Path) -> None:
     assert read(folder, vocab_size=None).eos_token_id == END
 
 
+def test_which_of_two_files_names_the_end_token(folder: Path) -> None:
+    """tokenizer_config.json if it describes its tokens, else special_tokens_map.json."""
+    edited(folder / "special_tokens_map.json", lambda raw: raw.update(eos_token="z</w>"))
+    assert ids(read(folder), "a") == [BEGIN, 30, END]
+    edited(folder / "tokenizer_config.json", lambda raw: raw.pop("added_tokens_decoder") and None)
+    with pytest.raises(TokenizerError, match="texts end in 'z</w>', id 55"):
+        read(folder)
+
+
 def edited(path: Path, change: Callable[[Any], Any]) -> None:
     """Rewrite a JSON file; `change` edits the object in place or returns another."""
     raw = json.loads(path.read_text())

@@ -140,6 +140,23 @@ def test_special_tokens_named_by_bare_strings(make_clip: Callable[..., Path]) ->
     assert typed.count(49407) == 1, "a bare string is matched in its own case only"
 
 
+@pytest.mark.parametrize("described", [True, False])
+def test_which_of_two_files_names_the_padding(
+    make_clip: Callable[..., Path], described: bool
+) -> None:
+    """They contradict each other, and one of them may describe its tokens."""
+    folder = make_clip()
+    map_ = json.loads((folder / "special_tokens_map.json").read_text())
+    (folder / "special_tokens_map.json").write_text(json.dumps(map_ | {"pad_token": "!</w>"}))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    if not described:
+        del config["added_tokens_decoder"]
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    expected = CLIPTokenizer.from_pretrained(folder)(["a cat", "a"], padding=True)["input_ids"]
+    assert expected[1][-1] == (49407 if described else 256)
+    np.testing.assert_array_equal(ours(folder)(["a cat", "a"]).input_ids, expected)
+
+
 def test_clips_names_need_no_file(make_clip: Callable[..., Path]) -> None:
     folder = make_clip("<|startoftext|>", "<|endoftext|>")
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
