@@ -154,9 +154,7 @@ class _Reader:
 
     def shape(self) -> tuple[int, ...]:
         axes = self.length(range(0x90, 0xA0), _LISTS, "a shape")
-        if (
-            axes > MOST_AXES
-        ):  # judged before the loop: a list may claim four thousand million entries
+        if axes > MOST_AXES:  # before the loop: a list may claim four thousand million entries
             raise self.fail(f"the shape has {axes} axes")
         number = range(0x00, 0x80), _INTEGERS, "a non-negative size"
         return tuple(self.length(*number) for _ in range(axes))

@@ -122,6 +122,7 @@ def raw(name: str, text: bytes, phrase: str, key: str | None = None) -> Case:
 
 
 _ONE = json.dumps(ONE).encode()
+OTHERS = {"fc.weight": ONE, "fc.bias": entry("F32", [2], 8, 16), NORM: entry("F32", [2], 16, 24)}
 
 HEADERS = [
     st("length beyond the file", raw_safetensors(b"{}", length=1000), "the file has"),
@@ -190,7 +191,9 @@ HEADERS = [
     header("int64 parameter", {NORM: entry("I64", [1], 0, 8)}, 8, "is I64", NORM),
     header("bool parameter", {NORM: entry("BOOL", [8], 0, 8)}, 8, "is BOOL", NORM),
     header("another model", {"fc.weight": ONE}, 8, "not an AIMv2 checkpoint", "fc.weight"),
+    header("mostly another model", OTHERS, 24, "1 of its 3 keys are known", "fc.weight"),
     header("block number", {"trunk.blocks.1000.norm_1.weight": ONE}, 8, "not an AIMv2", "1000"),
+    header("no number", {"trunk.blocks.{i}.attn.qkv.weight": ONE}, 8, "not an AIMv2", "{i}"),
     header("empty key", {"": ONE}, 8, "not an AIMv2 checkpoint", "''"),
     header("lone surrogate", {"\ud800": ONE}, 8, "not an AIMv2 checkpoint", "'\\ud800'"),
 ]
