@@ -37,8 +37,10 @@ def models(args: argparse.Namespace) -> int:
     if args.json:
         echo_json(listed)
         return 0
-    header = ("name", "takes", "input", "parameters", "width", "blocks", "download", "here")
-    for line in table(header, map(_row, listed), " " * 2 + ">>>>>", drop=("blocks", "width")):
+    header = ("name", "texts", "input", "params", "width", "blocks", "download", "here")
+    for line in table(
+        header, map(_row, listed), " " * 2 + ">>>>>", drop=("blocks", "texts", "width")
+    ):
         echo(line)
     echo()
     echo(paragraph(_FOOTNOTE))
@@ -46,9 +48,9 @@ def models(args: argparse.Namespace) -> int:
 
 
 _FOOTNOTE = (
-    "Input: the side of the square image in pixels; any: images of any size as they are. Width and "
-    "blocks are the vision encoder's. Download: float32, from huggingface.co/apple, once. A "
-    "folder, a file or another hub id 'owner/name' can be loaded as well."
+    "texts: has a text encoder, so that it can classify. input: side of the square image in "
+    "pixels; any: images as they are. width, blocks: of the vision encoder. download: float32, "
+    "once, from huggingface.co/apple. Folders, files and other hub ids (owner/name) load as well."
 )
 
 
@@ -87,7 +89,7 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
     here = "packaged" if model["packaged"] else "cached" if model["cached"] else "-"
     return (
         model["name"],
-        "image, text" if model["takes_text"] else "image",
+        "yes" if model["takes_text"] else "-",
         str(model["image_size"] or "any"),
         _count(model["parameters"]),
         str(model["width"]),
