@@ -164,7 +164,10 @@ def _tokenizer(opened: Opened) -> Tokenizer | None:
     if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
         return None
     return Tokenizer.from_folder(
-        folder, max_length=text.max_position_embeddings, eos_token_id=text.eos_token_id
+        folder,
+        max_length=text.max_position_embeddings,
+        eos_token_id=text.eos_token_id,
+        vocab_size=text.vocab_size,
     )
 
 
