@@ -39,7 +39,7 @@ def models(args: argparse.Namespace) -> int:
         return 0
     header = ("name", "texts", "input", "params", "width", "blocks", "download", "here")
     for line in table(
-        header, map(_row, listed), " " * 2 + ">>>>>", drop=("blocks", "texts", "width")
+        header, map(_row, listed), " " * 2 + ">>>>>", drop=("blocks", "texts", "width", "params")
     ):
         echo(line)
     echo()
@@ -259,7 +259,9 @@ def _weights(model: Opened, bad: list[str] | None) -> list[tuple[str, str]]:
     if bad is None:
         values = "not checked for NaN and Inf"
     elif bad:
-        values = f"NaN or Inf in {', '.join(bad)}"
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        values = f"NaN or Inf in {len(bad)} of {sum(model.checkpoint.dtypes.values())} tensors: "
+        values += ", ".join(bad[:5]) + more
     memory = [
         (dtype, f"{readable(size * number)} of memory" + _MAPPED * (stored == [dtype]))
         for dtype, size in (("float32", 4), ("float64", 8))

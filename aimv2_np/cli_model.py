@@ -28,7 +28,7 @@ from .hub_errors import readable
 from .loader import load, open_model
 from .outputs import Classification
 from .pipelines import LiTPipeline, VisionPipeline
-from .trace import activation_names
+from .trace import Recorder, activation_names
 
 if TYPE_CHECKING:
     from .loader import Opened
@@ -234,8 +234,6 @@ def trace(args: argparse.Namespace) -> int:
 
 
 def _listed(args: argparse.Namespace) -> Iterator[str]:
-    from fnmatch import fnmatchcase
-
     names = activation_names(opened(args).config)
-    patterns = args.names or ["*"]
-    return (name for name in names if any(fnmatchcase(name, p) for p in patterns))
+    recorder = Recorder(names, args.names or "*")
+    return filter(recorder.wants, names)
