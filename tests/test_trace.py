@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +188,20 @@ def test_a_failed_save_leaves_the_old_file(trace: Any, tmp_path: Path, monkeypat
     assert os.listdir(tmp_path) == ["trace.safetensors"]
     with pytest.raises(aimv2_np.AIMv2Error, match="cannot write"):
         trace.save(tmp_path / "no folder" / "trace.safetensors")
+
+
+def test_the_largest_image_can_be_traced_without_its_scores() -> None:
+    """4096 patches: scores and patterns of all heads and blocks would take 537 MB."""
+    model = load("vision-native", dtype="float32")
+    heads, blocks, patches = 2, 2, 64 * 64
+    all_scores = 2 * blocks * heads * patches**2 * 4
+    pixels = RNG.normal(size=(1, 3, 896, 896)).astype(np.float32)
+    tracemalloc.start()
+    try:
+        trace = model.trace(pixel_values=pixels, names=["*.resid_post", "vision.norm"])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert trace["vision.norm"].shape == (1, patches, 32)
+    assert len(trace) == 3
+    assert peak < all_scores / 2
