@@ -21,13 +21,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_official import LARGE_224, LIT_LOGITS, LIT_TEXTS, check_features, reading_of, readings
 from transformers import Aimv2Config, Aimv2Model, Aimv2VisionConfig, Aimv2VisionModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 import aimv2_np
 from aimv2_np.config import OFFICIAL
 
-from .helpers import assert_equal, assert_same_lit, randomise
+from .helpers import REPAIRED, assert_equal, assert_same_lit, randomise
 
 pytestmark = pytest.mark.compare
 
@@ -63,7 +64,7 @@ def write_processors(folder: Path) -> None:
 
 
 def into_hub_cache(snapshot: Path) -> None:
-    """Lay the files out as the hub's cache does: links in the snapshot, contents among the blobs."""
+    """Lay the files out as the hub's cache does: the snapshot holds links to blobs."""
     repository = snapshot.parents[1]
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(snapshot.name)
@@ -136,6 +137,30 @@ def test_features_and_logits_of_a_photograph_and_padded_texts(lit: Any, snapshot
     np.testing.assert_allclose(
         lit.patch_features(PHOTO), ours.vision_model_output.last_hidden_state
     )
+
+
+def test_the_official_checks_tell_both_readings_apart(lit: Any, snapshot: Path) -> None:
+    """What `pytest -m official` does with lit, here with its figures from transformers.
+
+    Its two texts are equally long. With the mask of ones that its processor makes, transformers is
+    causal in eager mode and not causal by default (sdpa): text-noncausal.
+    """
+    tokens = lit.tokenize(LIT_TEXTS)
+    assert tokens.attention_mask.all()
+    pixels = lit.preprocess(PHOTO)
+    found = readings(lit, pixels, tokens.input_ids)
+    model = Aimv2Model.from_pretrained(snapshot).eval()
+    inputs = [torch.from_numpy(np.asarray(x)) for x in (tokens.input_ids, pixels)]
+    for attention, name in (("eager", "causal"), ("sdpa", "not causal")):
+        model.set_attn_implementation(attention)
+        with torch.no_grad():
+            theirs = model(*inputs, torch.from_numpy(np.asarray(tokens.attention_mask)))
+        assert reading_of(found, theirs.logits_per_image) == name, REPAIRED
+    with pytest.raises(AssertionError, match="0 readings match"):
+        reading_of(found, LIT_LOGITS)
+    (features,) = lit.patch_features([PHOTO])
+    with pytest.raises(AssertionError, match="resize"):
+        check_features(features, (256, 1024), LARGE_224)
 
 
 PEAK_MEMORY = """
