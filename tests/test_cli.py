@@ -1,9 +1,9 @@
 import json
 import os
-import pty
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -741,7 +741,12 @@ def test_a_terminal_gets_a_progress_bar_and_a_pipe_does_not(tmp_path):
     argv = ["classify", *[CAT] * 6, "--texts", "a", "b", "--json"]
     piped = process(*argv)
     assert b"image/s" not in piped.stderr
+    import fcntl
+    import pty
+    import termios
+
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     done = process(*argv, stdout=subprocess.PIPE, stderr=theirs)
     os.close(theirs)
     shown = b""
