@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import CheckpointError
 
@@ -45,7 +45,7 @@ def _explained(path: Path) -> Iterator[None]:
         raise CheckpointError(
             f"{path}: no permission to read it; change its mode or owner (chmod, chown)"
         ) from None
-    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+    except OSError as error:
         raise CheckpointError(f"{shown(str(path))}: cannot be read: {error}") from error
 
 
@@ -56,16 +56,22 @@ class SourceFile:
     path: Path
     size: int
 
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """The file, opened for reading; a failing disk becomes a CheckpointError."""
+        with _explained(self.path), self.path.open("rb") as file:
+            yield file
+
     def read(self, offset: int, count: int) -> bytes:
         """`count` bytes from `offset`; fewer where the file ends before."""
-        with _explained(self.path), self.path.open("rb") as file:
+        with self.open() as file:
             file.seek(offset)
             return file.read(count)
 
     @cached_property
     def map(self) -> mmap.mmap:
         """The file, memory-mapped read-only; every zero-copy array of this file looks into it."""
-        with _explained(self.path), self.path.open("rb") as file:
+        with self.open() as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
@@ -77,17 +83,20 @@ def open_source(path: Path) -> SourceFile:
     Raises:
         CheckpointError: it is missing, a folder, a device or pipe, empty, or not readable.
     """
+    if "\0" in str(path):
+        raise CheckpointError(f"{shown(str(path))}: cannot be read: a path has no null bytes")
     with _explained(path):
         status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise CheckpointError(f"{path}: is a folder, expected a file of weights")
     if not stat.S_ISREG(status.st_mode):  # before opening: opening a pipe would wait for ever
         raise CheckpointError(f"{path}: is not a regular file (a device, pipe or socket)")
-    with _explained(path), path.open("rb"):
+    source = SourceFile(path, status.st_size)
+    with source.open():
         pass
-    if status.st_size == 0:
+    if source.size == 0:
         raise CheckpointError(f"{path}: the file is empty (0 bytes); fetch it again")
-    return SourceFile(path, status.st_size)
+    return source
 
 
 def foreign_format(start: bytes) -> str | None:

@@ -4,7 +4,7 @@
             [shape, dtype name, bytes]                            (flax/serialization.py)
 
 Of msgpack (github.com/msgpack/msgpack, spec.md) these files use six kinds of values, so a small
-reader walks over the memory-mapped file and notes where each array lies. The msgpack library would
+reader walks over the file and notes where each array lies. The msgpack library would
 copy every array twice. Nothing is allocated because a length says so: a length only moves the
 position, and the position never leaves the file.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import CheckpointError
 from .files import SourceFile, foreign_format, open_source, shown
@@ -47,12 +48,13 @@ def read_msgpack(path: Path) -> dict[str, StoredTensor]:
     foreign = foreign_format(start)
     if foreign:
         raise CheckpointError(f"{path}: {foreign}")
-    reader = _Reader(source)
     tensors: dict[str, StoredTensor] = {}
-    for tensor in reader.tree(()):
-        if tensor.key in tensors:
-            raise CheckpointError(f"{tensor.where}: occurs twice")
-        tensors[tensor.key] = tensor
+    with source.open() as file:
+        reader = _Reader(source, file)
+        for tensor in reader.tree(()):
+            if tensor.key in tensors:
+                raise CheckpointError(f"{tensor.where}: occurs twice")
+            tensors[tensor.key] = tensor
     if reader.at != source.size:
         raise CheckpointError(f"{path}: {source.size - reader.at} bytes follow the last value")
     if not tensors:
@@ -63,8 +65,9 @@ def read_msgpack(path: Path) -> dict[str, StoredTensor]:
 class _Reader:
     """A position in the file, moving forward."""
 
-    def __init__(self, source: SourceFile) -> None:
+    def __init__(self, source: SourceFile, file: BinaryIO) -> None:
         self.source = source
+        self.file = file
         self.at = 0
         self.entries = 0
         self.where = f"{source.path}"
@@ -74,8 +77,8 @@ class _Reader:
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes."""
-        begin = self.skip(count)
-        return self.source.map[begin : begin + count]
+        self.file.seek(self.skip(count))
+        return self.file.read(count)
 
     def skip(self, count: int) -> int:
         """Move on by `count` bytes; returns where they began."""
