@@ -359,6 +359,9 @@ _AS_OPTIONS = (
     (r"local_files_only=True was passed", "--offline was given"),
     (r"the cache_dir= that", "the --cache-dir that"),
     (r"\bcache_dir=", "--cache-dir"),
+    (r"\brevision='([^']*)' was passed", r"--revision \1 was given"),
+    (r"\brevision='([^']*)'", r"--revision \1"),
+    (r"\brevision= out", "--revision out"),
     (r"\bnum_heads=(?=\W|$)", "--num-heads"),
     (r"\bdtype='(\w+)'", r"--dtype \1"),
 )

@@ -85,9 +85,9 @@ def _what_next() -> None:
     echo()
     echo("Then:")
     rows = [
-        ("aimv2-np models", "the 16 official models, their sizes, what is downloaded"),
+        ("aimv2-np models", "the official models, and which are downloaded"),
         ("aimv2-np info random-lit", "what is inside a model"),
-        ("aimv2-np doctor", "whether this machine is ready, and how fast it may be"),
+        ("aimv2-np doctor", "whether this installation is sound"),
         ("aimv2-np --help", "everything else"),
     ]
     for line in fields(rows):

@@ -94,8 +94,10 @@ def _kilobytes(text: str | None) -> int | None:
 
 
 def _numpy_config() -> dict[str, Any]:
-    import numpy as np
-
+    try:
+        import numpy as np
+    except ImportError:  # the doctor says so in another place
+        return {}
     return dict(np.show_config(mode="dicts") or {})
 
 
@@ -111,9 +113,6 @@ def blas() -> dict[str, Any]:
 
 def _openblas_threads() -> int | None:
     """Asks the OpenBLAS in this process; None where it is another BLAS or cannot be found."""
-    import numpy as np
-
-    np.ones((2, 2)) @ np.ones((2, 2))  # it may start its threads at the first product only
     for path in sorted(set(re.findall(r"/\S*openblas\S*", _read("/proc/self/maps")))):
         with suppress(OSError):
             library = ctypes.CDLL(path)

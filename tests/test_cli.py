@@ -153,6 +153,13 @@ def test_errors_speak_of_options(run, tmp_path):
     assert not re.search(r"\w=", err.replace(str(tmp_path), ""))
 
 
+def test_errors_speak_of_the_option_revision(run):
+    code, _, err = run("info", "random-lit", "--revision", "v2")
+    assert code == 1
+    assert "--revision v2 was given" in one_error(err)
+    assert "leave --revision out" in err
+
+
 def test_debug_shows_the_traceback(run, monkeypatch):
     monkeypatch.setenv("AIMV2_NP_DEBUG", "1")
     code, _, err = run("info", "no/such/folder")

@@ -100,6 +100,7 @@ def test_without_numpy_the_rest_is_still_reported():
     out = done.stdout.decode()
     assert re.search("^PROBLEM: numpy cannot be imported: .*pip install", out, re.MULTILINE)
     assert re.search("^  Python +3", out, re.MULTILINE)
+    assert re.search(r"^  cores +\d+ usable", out, re.MULTILINE)
 
 
 def test_an_old_version_is_a_problem(monkeypatch):
