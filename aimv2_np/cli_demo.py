@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from .cli import STAND_IN
+from .cli_grammar import STAND_IN
 from .cli_screen import echo, fields, paragraph, ranking
 from .config import OFFICIAL
 from .hub_errors import readable

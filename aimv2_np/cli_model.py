@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .cli import STAND_IN, UsageError
 from .cli_files import check_target, read_lines, save_arrays
+from .cli_grammar import STAND_IN, UsageError
 from .cli_screen import (
     PROGRAM,
     complain,

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import aimv2_np
-from aimv2_np import cli, cli_screen
+from aimv2_np import cli_grammar, cli_screen
 from aimv2_np.cli import main
 from aimv2_np.config import OFFICIAL
 from aimv2_np.errors import AIMv2Error
@@ -88,7 +88,7 @@ def test_help_has_examples_of_the_command(run, command):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_examples_of_the_help_can_be_parsed(run, command, capsys):
-    parser = cli.make_parser()
+    parser = cli_grammar.make_parser()
     with pytest.raises(SystemExit):
         parser.parse_args([command, "--help"])
     examples = capsys.readouterr().out.partition("examples:\n")[2].splitlines()
