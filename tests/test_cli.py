@@ -627,12 +627,14 @@ def test_trace_refuses(run, tmp_path):
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
 PROGRAM = [sys.executable, "-m", "aimv2_np"]
+# as a user's: without a buffer nothing would be left to write when the interpreter ends
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
 def process(*argv, env=None, **options):
     return subprocess.run(
         [*PROGRAM, *map(str, argv)],
-        env={**os.environ, **(env or {})},
+        env=BUFFERED | (env or {}),
         capture_output=not options.keys() & {"stdout", "stderr"},
         timeout=60,
         **options,
