@@ -32,7 +32,7 @@ def _vision(config: Config) -> VisionConfig:
 
 def models(args: argparse.Namespace) -> int:
     """List the packaged and the official models."""
-    listed = [_packaged(name) for name in packaged_models() if name != "images"]
+    listed = [_packaged(name) for name in packaged_models()]
     listed += [_official(model, args.cache_dir) for model in OFFICIAL.values()]
     if args.json:
         echo_json(listed)

@@ -27,7 +27,7 @@ from .errors import ConfigError, ImageError
 from .hub_errors import readable
 from .loader import load, open_model
 from .outputs import Classification
-from .pipelines import LiTPipeline, VisionPipeline
+from .pipelines import LiTPipeline, VisionPipeline, frame
 from .trace import Recorder, activation_names
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def classify(args: argparse.Namespace) -> int:
             "give at least one image" if not args.images else "give --texts or --texts-file"
         )
     model = _loaded(args)
-    embeddings = model.encode_text([args.prompt.replace("{}", text) for text in texts])
+    embeddings = model.encode_text(frame(texts, args.prompt))
     assert isinstance(model, LiTPipeline)  # others have raised
     results, errors = [], []
     on_screen = not args.json and is_terminal(sys.stdout)
@@ -119,9 +119,8 @@ def classify(args: argparse.Namespace) -> int:
 
 
 def _classified(model: LiTPipeline, image: str, texts: list[str], embeddings: Any) -> Any:
-    """As `model.classify`, which would encode the texts again for every image."""
-    similarity = model.encode_image([image]) @ embeddings.T
-    probabilities = model.backend.softmax(model.logit_scale * similarity)
+    """As `model.classify`, with texts that were encoded once for all images."""
+    probabilities = model.probabilities(model.encode_image([image]), embeddings)
     return Classification(tuple(texts), probabilities, (image,))
 
 

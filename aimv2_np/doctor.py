@@ -31,7 +31,6 @@ ESSENTIAL = {
     "pillow": "PIL",
     "tokenizers": "tokenizers",
     "huggingface_hub": "huggingface_hub",
-    "msgpack": "msgpack",
     "tqdm": "tqdm",
     "shtab": "shtab",
 }

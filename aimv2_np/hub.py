@@ -100,7 +100,7 @@ def packaged_models() -> list[str]:
     """The names of the models shipped inside this package."""
     if not _PACKAGED.is_dir():
         return []
-    return sorted(p.name for p in _PACKAGED.iterdir() if p.is_dir() and p.name[0] not in "._")
+    return sorted(path.parent.name for path in _PACKAGED.glob("*/config.json"))
 
 
 def is_cached(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .images import ImageProcessor
     from .tokenizer import Tokenizer, Tokens
 
-__all__ = ["LiTPipeline", "VisionPipeline"]
+__all__ = ["LiTPipeline", "VisionPipeline", "frame"]
 
 TEXT_BATCH = 64  # prompts that run at once in encode_text, so that memory stays bounded
 
@@ -168,12 +168,16 @@ class LiTPipeline(ImageMethods, LiT):
         `prompt` frames every text; "{}" uses them as they are.
         """
         labels = (texts,) if isinstance(texts, str) else tuple(texts)
-        if "{}" not in prompt:
-            raise ConfigError(f"the prompt {prompt!r} has no {{}} where the text belongs")
-        text = self.encode_text([prompt.replace("{}", str(label)) for label in labels])
+        text = self.encode_text(frame(labels, prompt))
         image = self.encode_image(images, exif=exif)
-        probabilities = self.backend.softmax(self.logit_scale * (image @ text.T))
-        return Classification(labels, probabilities, _names(images))
+        return Classification(labels, self.probabilities(image, text), _names(images))
+
+    def probabilities(self, image_embeds: Array, text_embeds: Array) -> Array:
+        """How well each of K texts fits each of B images, (B, K); rows sum to 1.
+
+        Takes what `encode_image` and `encode_text` return, so that texts are encoded only once.
+        """
+        return self.backend.softmax(self.logit_scale * (image_embeds @ text_embeds.T))
 
     def trace(
         self,
@@ -206,6 +210,13 @@ class LiTPipeline(ImageMethods, LiT):
             text = self.text.forward(*tokens, tap=recorder.tap("text."))[1]
         self.join(image, text, tap)
         return recorder.trace(self.info, self.backend)
+
+
+def frame(texts: Iterable[str], prompt: str) -> list[str]:
+    """Each text in its prompt, "a photo of {}"."""
+    if "{}" not in prompt:
+        raise ConfigError(f"the prompt {prompt!r} has no {{}} where the text belongs")
+    return [prompt.replace("{}", str(text)) for text in texts]
 
 
 def _stack(pixels: Sequence[Array]) -> Array:

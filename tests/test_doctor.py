@@ -49,7 +49,7 @@ def test_a_sound_installation(run):
     code, out = run()
     assert code == 0
     assert out.splitlines()[-1] == "Everything that is needed works."
-    for name in ("numpy", "safetensors", "pillow", "tokenizers", "huggingface_hub", "msgpack"):
+    for name in ("numpy", "safetensors", "pillow", "tokenizers", "huggingface_hub", "tqdm"):
         assert re.search(rf"^  {name} +{re.escape(metadata.version(name))}$", out, re.MULTILINE)
     assert re.search(r"^  numpy  off by \d\.\de-\d\d from the recorded", out, re.MULTILINE)
 
@@ -77,14 +77,14 @@ def test_optional_packages_are_not_imported():
 
 def test_a_package_that_cannot_be_imported_is_a_problem(run, monkeypatch):
     def broken(name):
-        if name == "msgpack":
+        if name == "tqdm":
             raise ImportError("its library is missing")
         return __import__(name)
 
     monkeypatch.setattr(doctor, "import_module", broken)
     code, out = run()
     assert code == 1
-    assert "PROBLEM: msgpack cannot be imported: its library is missing; repair it with" in out
+    assert "PROBLEM: tqdm cannot be imported: its library is missing; repair it with" in out
     assert "Everything" not in out
 
 
