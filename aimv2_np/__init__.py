@@ -23,6 +23,8 @@ _WHERE = {
     "VisionEncoder": "models",
     "TextEncoder": "models",
     "LiT": "models",
+    "VisionPipeline": "pipelines",
+    "LiTPipeline": "pipelines",
     "EncoderOutput": "outputs",
     "LiTOutput": "outputs",
     "Classification": "outputs",
@@ -43,24 +45,33 @@ _WHERE = {
 __all__ = ["__version__", *_WHERE]
 
 if TYPE_CHECKING:
-    from .backend import Backend, available_backends
-    from .config import LiTConfig, TextConfig, VisionConfig
-    from .errors import (
-        AIMv2Error,
-        AIMv2Warning,
-        BackendUnavailable,
-        CheckpointError,
-        ConfigError,
-        ImageError,
-        TokenizerError,
-        VerificationError,
-    )
-    from .images import ImageProcessor
-    from .loader import list_models, load
-    from .models import LiT, TextEncoder, VisionEncoder
-    from .outputs import Classification, EncoderOutput, LiTOutput
-    from .tokenizer import Tokenizer
-    from .trace import Trace, activation_names
+    from .backend import Backend as Backend
+    from .backend import available_backends as available_backends
+    from .config import LiTConfig as LiTConfig
+    from .config import TextConfig as TextConfig
+    from .config import VisionConfig as VisionConfig
+    from .errors import AIMv2Error as AIMv2Error
+    from .errors import AIMv2Warning as AIMv2Warning
+    from .errors import BackendUnavailable as BackendUnavailable
+    from .errors import CheckpointError as CheckpointError
+    from .errors import ConfigError as ConfigError
+    from .errors import ImageError as ImageError
+    from .errors import TokenizerError as TokenizerError
+    from .errors import VerificationError as VerificationError
+    from .images import ImageProcessor as ImageProcessor
+    from .loader import list_models as list_models
+    from .loader import load as load
+    from .models import LiT as LiT
+    from .models import TextEncoder as TextEncoder
+    from .models import VisionEncoder as VisionEncoder
+    from .outputs import Classification as Classification
+    from .outputs import EncoderOutput as EncoderOutput
+    from .outputs import LiTOutput as LiTOutput
+    from .pipelines import LiTPipeline as LiTPipeline
+    from .pipelines import VisionPipeline as VisionPipeline
+    from .tokenizer import Tokenizer as Tokenizer
+    from .trace import Trace as Trace
+    from .trace import activation_names as activation_names
 
 
 def __getattr__(name: str) -> Any:

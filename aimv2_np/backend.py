@@ -26,6 +26,10 @@ AUTO = "numpy"  # what "auto" stands for on a CPU, until the Numba kernels exist
 Op = Callable[..., Any]
 
 
+def _as_they_are(params: Any, dtype: str) -> Any:
+    return params
+
+
 @dataclass(frozen=True)
 class Backend:
     """What a model needs in order to run; every default is the definition itself.
@@ -33,6 +37,10 @@ class Backend:
     The fine entries stand for one step each. The coarse ones, `block` and `attention_pool`, are
     where a fast backend fuses: they take the backend itself first, and their defaults compose the
     fine ones. A trace always runs the composed form, so that every activation exists.
+
+    Parameters are what `prepare` returned. Activations are what `asarray` and the ops return; they
+    must support `+`, `*`, `@`, indexing, `reshape`, `swapaxes` and NumPy's `broadcast_to`. Token
+    ids, `key_mask` and the index of each text's end arrive as NumPy arrays.
     """
 
     name: str
@@ -40,8 +48,7 @@ class Backend:
 
     asarray: Op = np.asarray  # (host array, dtype) -> array
     to_numpy: Op = np.asarray  # array -> host array
-    synchronize: Op = lambda: None  # wait until all queued work is done
-    prepare: Op = lambda params, dtype: params  # once per load: cast, upload, pack
+    prepare: Op = _as_they_are  # (params, dtype) -> params, once per load: upload, pack
 
     patch_embed: Op = ops.patch_embed  # (B, C, Y, X) -> (B, N, D)
     embed_tokens: Op = ops.embed_tokens  # (B, T) -> (B, T, D)
@@ -83,6 +90,8 @@ def get_backend(name: str | Backend = "auto", *, device: int | str | None = None
         BackendUnavailable: no such backend, or it cannot run here. Nothing falls back silently.
     """
     if isinstance(name, Backend):
+        if device is not None:
+            raise BackendUnavailable(f"a Backend was passed: make it for {device=} yourself")
         return name
     if name == "auto":
         name = AUTO

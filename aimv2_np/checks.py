@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .config import NATIVE_PATCHES, TextConfig, VisionConfig
-from .errors import AIMv2Warning, ImageError, TokenizerError
+from .errors import AIMv2Error, ImageError, TokenizerError, warn
 
 __all__ = ["check_pixels", "check_tokens"]
 
 Array = NDArray[Any]
 
 
-def check_pixels(values: ArrayLike, config: VisionConfig, *, interpolate: bool) -> Array:
-    """Preprocessed images as a floating (B, C, Y, X) array that fits the model.
+def _as_array(value: Any, error: type[AIMv2Error], expected: str) -> Array:
+    """Anything array-like as a NumPy array of its own, so that nobody changes it later."""
+    try:
+        return np.array(value)
+    except (ValueError, TypeError, RuntimeError) as cause:  # ragged lists; tensors with gradients
+        raise error(f"expected {expected}, found {type(value).__name__}: {cause}") from cause
+
+
+def check_pixels(
+    values: ArrayLike, config: VisionConfig, dtype: str, *, interpolate: bool
+) -> Array:
+    """Preprocessed images as a new (B, C, Y, X) array in `dtype` that fits the model.
 
     Raises:
-        ImageError: not such an array, smaller than a patch, or of another size than the learned
-            positions while `interpolate` is False.
+        ImageError: not such an array, NaN or infinite, smaller than a patch, or of another size
+            than the learned positions while `interpolate` is False.
 
     Warns:
         AIMv2Warning: a native-resolution model outside the range it was trained on.
     """
-    pixels = np.asarray(values)
+    one_size = "pixel_values as one array (B, C, Y, X); images of several sizes run one by one"
+    pixels = _as_array(values, ImageError, one_size)
     if pixels.ndim != 4 or not pixels.size:
         raise ImageError(
             f"pixel_values have the shape {pixels.shape}, expected (B, C, Y, X); "
@@ -37,7 +47,16 @@ def check_pixels(values: ArrayLike, config: VisionConfig, *, interpolate: bool) 
             f"pixel_values are {pixels.dtype}, expected normalised floating-point values; "
             "model.preprocess(images) makes them from raw images"
         )
-    _, channels, height, width = pixels.shape
+    with np.errstate(over="ignore"):  # what becomes infinite is refused below
+        pixels = pixels.astype(dtype, copy=False)
+    if not np.isfinite(pixels).all():
+        raise ImageError(f"pixel_values hold NaN, infinity, or a number too large for {dtype}")
+    _check_size(pixels.shape, config, interpolate)
+    return pixels
+
+
+def _check_size(shape: tuple[int, ...], config: VisionConfig, interpolate: bool) -> None:
+    _, channels, height, width = shape
     if channels != config.num_channels:
         raise ImageError(f"pixel_values have {channels} channels, expected {config.num_channels}")
     patch, size = config.patch_size, config.image_size
@@ -51,19 +70,16 @@ def check_pixels(values: ArrayLike, config: VisionConfig, *, interpolate: bool) 
         )
     patches = (height // patch) * (width // patch)
     if config.is_native and not NATIVE_PATCHES[0] <= patches <= NATIVE_PATCHES[1]:
-        warnings.warn(
+        warn(
             f"an image of {height}×{width} pixels gives {patches} patches; the native checkpoint "
-            f"was trained on {NATIVE_PATCHES[0]} to {NATIVE_PATCHES[1]}",
-            AIMv2Warning,
-            stacklevel=4,
+            f"was trained on {NATIVE_PATCHES[0]} to {NATIVE_PATCHES[1]}"
         )
-    return pixels
 
 
 def check_tokens(
     ids: ArrayLike, mask: ArrayLike | None, config: TextConfig
 ) -> tuple[Array, Array | None, Array]:
-    """Token ids (B, T), a boolean mask (B, T) or None, and where each text ends, (B,).
+    """Token ids (B, T), a boolean mask (B, T) or None, and where each text ends, (B,); all new.
 
     A text longer than the context is cut so that its end token stays.
 
@@ -74,9 +90,13 @@ def check_tokens(
     Warns:
         AIMv2Warning: a text was cut.
     """
-    input_ids = np.asarray(ids)
+    one_length = "input_ids as one array (B, T), all texts padded to one length"
+    input_ids = _as_array(ids, TokenizerError, one_length)
     if input_ids.ndim != 2 or not input_ids.size:
-        raise TokenizerError(f"input_ids have the shape {input_ids.shape}, expected (B, T)")
+        raise TokenizerError(
+            f"input_ids have the shape {input_ids.shape}, expected (B, T); "
+            "model(..., *model.tokenize(texts)) passes ids and mask"
+        )
     if not np.issubdtype(input_ids.dtype, np.integer):
         raise TokenizerError(f"input_ids are {input_ids.dtype}, expected integers")
     if input_ids.min() < 0 or input_ids.max() >= config.vocab_size:
@@ -95,7 +115,7 @@ def check_tokens(
     end = is_end.argmax(axis=1)  # the first one: padding repeats the same id
     context = config.max_position_embeddings
     if input_ids.shape[1] > context:
-        input_ids, end = _cut(input_ids[:, :context].copy(), end, config)
+        input_ids, end = _cut(input_ids[:, :context], end, config)
         key_mask = None if key_mask is None else key_mask[:, :context]
     if key_mask is not None and not key_mask[np.arange(len(end)), end].all():
         raise TokenizerError("attention_mask hides the end-of-text token of a text")
@@ -103,7 +123,7 @@ def check_tokens(
 
 
 def _check_mask(mask: ArrayLike, shape: tuple[int, ...]) -> Array:
-    values = np.asarray(mask)
+    values = _as_array(mask, TokenizerError, f"an attention_mask {shape}")
     if values.shape != shape:
         raise TokenizerError(f"attention_mask is {values.shape}, but input_ids are {shape}")
     if not np.isin(values, (0, 1)).all():
@@ -112,15 +132,13 @@ def _check_mask(mask: ArrayLike, shape: tuple[int, ...]) -> Array:
 
 
 def _cut(input_ids: Array, end: Array, config: TextConfig) -> tuple[Array, Array]:
-    """End every text that reaches beyond the context on its last position."""
+    """End every text that reaches beyond the context on its last position, in place."""
     last = input_ids.shape[1] - 1
     cut = np.flatnonzero(end > last)
     if cut.size:
-        warnings.warn(
+        warn(
             f"{cut.size} of {len(end)} texts are longer than the context of "
-            f"{config.max_position_embeddings} tokens and were cut, the end token kept",
-            AIMv2Warning,
-            stacklevel=5,
+            f"{config.max_position_embeddings} tokens and were cut, the end token kept"
         )
         input_ids[cut, last] = config.eos_token_id
     return input_ids, np.minimum(end, last)

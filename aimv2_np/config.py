@@ -1,6 +1,6 @@
 """What a model looks like: its sizes, and the 16 official models.
 
-Field names are those of transformers' Aimv2VisionConfig, Aimv2TextConfig and Aimv2Config. How a
+Field names are those of transformers' configurations; what is fixed in AIMv2 has none. How a
 configuration is found for a checkpoint is in config_sources.py.
 """
 

@@ -9,6 +9,7 @@ leaves out and every contradiction can be reported at once.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
@@ -69,7 +70,9 @@ def _tower_facts(raw: Any, tower: str, source: str) -> Facts:
     for key in _NO_BIASES:
         if raw.get(key):
             raise ConfigError(f"{source}: {key} is true, but AIMv2 has no such biases")
-    if raw.get("hidden_act", "silu") != "silu":
+    if tower == "text" and raw.get("is_causal") is False:
+        raise ConfigError(f"{source}: is_causal is false, but AIMv2's text encoder is causal")
+    if raw.get("hidden_act") not in (None, "silu"):
         raise ConfigError(f"{source}: hidden_act is {raw['hidden_act']!r}; AIMv2 uses 'silu'")
     known = {f.name for f in fields(VisionConfig if tower == "vision" else TextConfig)}
     facts = {key: raw[key] for key in known if raw.get(key) is not None}
@@ -94,11 +97,13 @@ def _checked(key: str, value: Any, where: str) -> Any:
     elif key in ("use_head", "is_native"):
         good = isinstance(value, bool)
     else:
-        good = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        good = good and 0 < value <= sys.float_info.max
     if not good:
         kind = {"use_head": "true or false", "is_native": "true or false"}
-        expected = kind.get(key, "an integer" if key in _INTEGERS else "a positive number")
-        raise ConfigError(f"{where}: {key} is {value!r}, expected {expected}")
+        integer = key in _INTEGERS or key == "eos_token_id"
+        expected = kind.get(key, "an integer" if integer else "a positive number")
+        raise ConfigError(f"{where}: {key} is {value!r:.80}, expected {expected}")
     return value
 
 
@@ -118,8 +123,10 @@ def config_json_facts(raw: Any, source: str) -> Facts:
         raise ConfigError(f"{source}: model_type is {model_type!r}, expected 'aimv2'")
     if "vision_config" not in raw and "text_config" not in raw:
         return _tower_facts(raw, "vision", source)
-    facts = _tower_facts(raw.get("vision_config") or {}, "vision", source)
-    facts |= _tower_facts(raw.get("text_config") or {}, "text", source)
+    facts: Facts = {}
+    for tower in ("vision", "text"):
+        if raw.get(f"{tower}_config") is not None:
+            facts |= _tower_facts(raw[f"{tower}_config"], tower, source)
     for key in ("projection_dim", "max_logit_scale"):
         if raw.get(key) is not None:
             facts[key] = _checked(key, raw[key], source)
@@ -174,23 +181,27 @@ def shape_facts(shapes: Shapes) -> Facts:
     return facts
 
 
-def _conventions(facts: Facts, num_heads: int | tuple[int, int] | None) -> Facts:
+def _given_heads(num_heads: Any, *, lit: bool) -> Facts:
+    """What the argument num_heads states: one number, or a pair for an image-text model."""
+    towers = ("vision", "text") if lit else ("vision",)
+    given = num_heads if isinstance(num_heads, tuple | list) else (num_heads,)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in given)
+    if len(given) != len(towers) or not whole:
+        expected = "a pair (vision, text) of positive integers" if lit else "one positive integer"
+        raise ConfigError(f"num_heads={num_heads!r:.80}, expected {expected} for this checkpoint")
+    return {f"{t}.num_attention_heads": n for t, n in zip(towers, given, strict=True)}
+
+
+def _conventions(facts: Facts, *, lit: bool) -> Facts:
     """What shapes cannot say, by AIMv2's conventions: head width 128, eps, the last id ends a text.
 
-    Raises:
-        ConfigError: the width is no multiple of 128 and `num_heads` was not given.
+    A width that is no multiple of 128 leaves the number of heads unsaid.
     """
-    towers = ("vision", "text") if "text.hidden_size" in facts else ("vision",)
-    given = num_heads if isinstance(num_heads, tuple) else (num_heads,) * len(towers)
-    if len(given) != len(towers):
-        raise ConfigError(f"num_heads={num_heads}: this checkpoint has one tower, give one number")
-    guess: Facts = {"max_logit_scale": 100.0} if "text" in towers else {}
-    for tower, heads in zip(towers, given, strict=True):
+    guess: Facts = {"max_logit_scale": 100.0} if lit else {}
+    for tower in ("vision", "text") if lit else ("vision",):
         guess[f"{tower}.rms_norm_eps"] = RMS_NORM_EPS
         width = facts.get(f"{tower}.hidden_size", 0)
-        if heads is not None:
-            guess[f"{tower}.num_attention_heads"] = heads
-        elif width and width % HEAD_WIDTH == 0:
+        if width and width % HEAD_WIDTH == 0:
             guess[f"{tower}.num_attention_heads"] = width // HEAD_WIDTH
     if "text.vocab_size" in facts:
         guess["text.eos_token_id"] = facts["text.vocab_size"] - 1
@@ -230,10 +241,9 @@ def resolve_config(
     if official is not None:
         sources[f"the official {official}"] = _flatten(OFFICIAL[official].config)
     sources["the weights' shapes"] = shape_facts(shapes)
+    lit = _is_lit(shapes)
     if num_heads is not None:
-        given = _conventions(sources["the weights' shapes"], num_heads)
-        heads = {k: v for k, v in given.items() if k.endswith("num_attention_heads")}
-        sources["the argument num_heads"] = heads
+        sources["the argument num_heads"] = _given_heads(num_heads, lit=lit)
 
     merged: Facts = {}
     said_by: dict[str, str] = {}
@@ -242,18 +252,22 @@ def resolve_config(
         for key, value in facts.items():
             if key not in merged:
                 merged[key], said_by[key] = value, source
-            elif merged[key] != value and not (
-                isinstance(value, float) and math.isclose(merged[key], value)
-            ):
-                conflicts.append(
-                    f"{key}: {said_by[key]} says {merged[key]!r}, {source} say {value!r}"
-                )
+            elif not _agree(key, merged[key], value, merged):
+                conflicts.append(f"{key}: {merged[key]!r} by {said_by[key]}, {value!r} by {source}")
     if conflicts:
         raise ConfigError(
             "the sources of the configuration contradict each other:\n  " + "\n  ".join(conflicts)
         )
-    merged = _conventions(merged, None) | merged
-    return _complete(merged, lit=_is_lit(shapes))
+    return _complete(_conventions(merged, lit=lit) | merged, lit=lit)
+
+
+def _agree(key: str, first: Any, second: Any, facts: Facts) -> bool:
+    """Whether two sources say the same; an image size counts in whole patches."""
+    patch = facts.get("vision.patch_size")
+    if key == "vision.image_size" and patch and None not in (first, second):
+        return bool(first // patch == second // patch)
+    both_numbers = isinstance(first, float) and isinstance(second, int | float)
+    return bool(first == second) or (both_numbers and math.isclose(first, second))
 
 
 def _complete(facts: Facts, *, lit: bool) -> VisionConfig | LiTConfig:
@@ -283,6 +297,9 @@ def _complete(facts: Facts, *, lit: bool) -> VisionConfig | LiTConfig:
             f"eos_token_id is {facts['text.eos_token_id']}, but the vocabulary has the ids "
             f"0 to {facts['text.vocab_size'] - 1}"
         )
+    size, patch = facts["vision.image_size"], facts["vision.patch_size"]
+    if size is not None and size < patch:
+        raise ConfigError(f"images of {size} pixels are smaller than a patch of {patch}")
     if facts["vision.is_native"] and facts["vision.hidden_size"] % 4:
         raise ConfigError(
             "a native-resolution encoder needs a width that is a multiple of 4, "

@@ -7,6 +7,10 @@ do about it.
 
 from __future__ import annotations
 
+import sys
+import warnings
+from pathlib import Path
+
 __all__ = [
     "AIMv2Error",
     "AIMv2Warning",
@@ -16,6 +20,7 @@ __all__ = [
     "ImageError",
     "TokenizerError",
     "VerificationError",
+    "warn",
 ]
 
 
@@ -49,3 +54,12 @@ class VerificationError(AIMv2Error):
 
 class AIMv2Warning(UserWarning):
     """The result is what was asked for, but probably not what was meant (e.g. a cut text)."""
+
+
+def warn(message: str) -> None:
+    """Issue an AIMv2Warning that points at the user's line, not into this package."""
+    package = str(Path(__file__).parent)
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, AIMv2Warning, stacklevel=level)

@@ -42,9 +42,10 @@ class ModelFiles:
     """Where the parts of one model lie.
 
     `weights` is one .safetensors or .msgpack file, or one .safetensors.index.json whose shards lie
-    beside it. Files of the hub's cache are links: their targets have other names, so do not follow
-    them. `folder` is where a tokenizer's files lie, if there are any. `official` is the short name
-    of an official model.
+    beside it. `preprocessor_config` may be a processor_config.json, in which transformers 5 keeps
+    the same under "image_processor". Files of the hub's cache are links: their targets have other
+    names, so do not follow them. `folder` is where a tokenizer's files lie, if there are any.
+    `official` is the short name of an official model.
     """
 
     name: str
@@ -239,5 +240,6 @@ def _model_files(
     name: str, weights: Path, listed: Mapping[str, bool], official: str | None
 ) -> ModelFiles:
     folder = weights.parent
-    config, preprocessor = (folder / n if n in listed else None for n in SIDE_FILES[:2])
+    config, *processors = (folder / n if n in listed else None for n in SIDE_FILES[:3])
+    preprocessor = processors[0] or processors[1]
     return ModelFiles(name, (weights,), config, preprocessor, folder, official)

@@ -15,13 +15,12 @@ import os
 import re
 import shutil
 import uuid
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import AIMv2Error, AIMv2Warning, CheckpointError
+from .errors import AIMv2Error, CheckpointError, warn
 from .hub_errors import Ask, NotTheHub, explain, library, no_room
 
 __all__ = [
@@ -38,6 +37,7 @@ WEIGHTS = ("model.safetensors", INDEX, "mlx_model.safetensors", "flax_model.msgp
 SIDE_FILES = (
     "config.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "tokenizer.json",
     "vocab.json",
     "merges.txt",
@@ -196,11 +196,9 @@ def _instead(cached: Path | None, failure: Exception, ask: Ask) -> Path:
     denied = isinstance(failure, library().errors.RevisionNotFoundError)
     if cached is None or denied or ask.file:
         raise CheckpointError(message)
-    warnings.warn(
+    warn(
         f"{message}\nUsing the copy in the cache (commit {cached.name[:12]}); to do so without "
-        "asking the hub, pass local_files_only=True or set HF_HUB_OFFLINE=1",
-        AIMv2Warning,
-        stacklevel=4,
+        "asking the hub, pass local_files_only=True or set HF_HUB_OFFLINE=1"
     )
     return cached
 

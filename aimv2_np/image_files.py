@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -20,7 +19,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from .errors import AIMv2Warning, ImageError
+from .errors import AIMv2Warning, ImageError, warn
 
 __all__ = ["ImageSource", "as_list", "describe", "load_image", "only_rgb", "open_image", "to_rgb"]
 
@@ -184,11 +183,9 @@ def _upright(image: PIL.Image.Image, where: str) -> PIL.Image.Image:
     try:
         orientation: Any = image.getexif().get(ORIENTATION)
     except (SyntaxError, ValueError, struct.error) as error:
-        warnings.warn(
+        warn(
             f"{where}: its EXIF data cannot be read ({error}), so it is taken as upright; "
-            "exif=False leaves EXIF data alone",
-            AIMv2Warning,
-            stacklevel=2,
+            "exif=False leaves EXIF data alone"
         )
         return image
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image

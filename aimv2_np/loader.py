@@ -151,8 +151,11 @@ def _pipeline(opened: Opened, model: tuple[Any, ...]) -> VisionPipeline | LiTPip
 def _image_processor(opened: Opened) -> ImageProcessor:
     """From preprocessor_config.json, else what the official checkpoints of this size use."""
     path, config = opened.files.preprocessor_config, opened.config
-    if path is not None:
-        return ImageProcessor.from_json(read_json(path), str(path))
+    raw = None if path is None else read_json(path)
+    if raw is not None and path is not None and path.name == "processor_config.json":
+        raw = raw.get("image_processor")  # transformers 5 keeps it there, older versions do not
+    if raw is not None:
+        return ImageProcessor.from_json(raw, str(path))
     vision = config if isinstance(config, VisionConfig) else config.vision
     return ImageProcessor.for_size(vision.image_size)
 

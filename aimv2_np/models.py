@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,49 +15,53 @@ from numpy.typing import ArrayLike
 from . import layers
 from .backend import NUMPY, Backend
 from .checks import check_pixels, check_tokens
-from .config import LiTConfig
+from .config import LiTConfig, TextConfig, VisionConfig
 from .errors import ConfigError
 from .ops import Array, resample_positions, sincos_positions
-from .outputs import EncoderOutput, LiTOutput, to_host
+from .outputs import EncoderOutput, HostArray, LiTOutput, to_host
 from .trace import NO_TAP, Recorder, Tap, activation_names
-from .weights.tree import LiTParams
+from .weights.tree import LiTParams, TextParams, VisionParams
+
+Config = TypeVar("Config", bound=VisionConfig | TextConfig)
+Params = TypeVar("Params")
 
 
-class Encoder:
-    """What both encoders share. `config` and `params` are those of the tower."""
+class Encoder(Generic[Config, Params]):
+    """What both encoders share."""
 
-    prefix: str  # of the names of its activations
     forward: Callable[..., tuple[Array, Array | None]]  # features after the final norm, pooled
 
     def __init__(
-        self, config: Any, params: Any, backend: Backend = NUMPY, dtype: str = "float32"
+        self, config: Config, params: Params, backend: Backend = NUMPY, dtype: str = "float32"
     ) -> None:
         self.config, self.params, self.backend, self.dtype = config, params, backend, dtype
 
-    def run(self, *inputs: Any, hidden_states: bool = False, attentions: bool = False) -> Any:
+    def run(
+        self, *inputs: Any, hidden_states: bool = False, attentions: bool = False
+    ) -> EncoderOutput:
         """`forward` as an EncoderOutput of the backend's arrays, with what is to be kept."""
         patterns = ["*.embed", "*.resid_post"] * hidden_states + ["*.attn.pattern"] * attentions
         if not patterns:
             return EncoderOutput(*self.forward(*inputs))
         recorder = Recorder(activation_names(self.config), patterns)
-        features, pooled = self.forward(*inputs, tap=recorder.tap(self.prefix))
+        features, pooled = self.forward(*inputs, tap=recorder.tap())
         kept = recorder.arrays.items()
         residual = tuple(a for name, a in kept if not name.endswith("pattern"))
         softmax = tuple(a for name, a in kept if name.endswith("pattern"))
         return EncoderOutput(features, pooled, residual or None, softmax or None)
 
 
-class VisionEncoder(Encoder):
+class VisionEncoder(Encoder[VisionConfig, VisionParams]):
     """AIMv2's vision encoder: patch embedding, positions, blocks, final norm, perhaps a head."""
-
-    prefix = "vision."
 
     def forward(
         self, pixel_values: ArrayLike, interpolate: bool = False, *, tap: Tap = NO_TAP
     ) -> tuple[Array, Array | None]:
         """Pixels (B, C, Y, X) to patch features (B, N, D) and, with a head, (B, D)."""
         be, c, p = self.backend, self.config, self.params
-        pixels = be.asarray(check_pixels(pixel_values, c, interpolate=interpolate), self.dtype)
+        host = check_pixels(pixel_values, c, self.dtype, interpolate=interpolate)
+        pixels = be.asarray(tap("pixel_values", host), self.dtype)
+        tap = tap.scope("vision.")
         x = tap("patch_embed", be.patch_embed(pixels, p.patch_weight, p.patch_bias))  # (B, N, D)
         x = tap("patch_norm", be.rms_norm(x, p.patch_norm, c.rms_norm_eps))
         x = tap("embed", x + tap("pos_embed", self.positions(*pixels.shape[2:])))
@@ -94,18 +98,15 @@ class VisionEncoder(Encoder):
         (`ops.resample_positions`); without it an image of another size is an ImageError.
         """
         keep = {"hidden_states": output_hidden_states, "attentions": output_attentions}
-        out: EncoderOutput = self.run(pixel_values, interpolate_positions, **keep)
-        return to_host(out, self.backend.to_numpy)
+        return to_host(self.run(pixel_values, interpolate_positions, **keep), self.backend)
 
 
-class TextEncoder(Encoder):
+class TextEncoder(Encoder[TextConfig, TextParams]):
     """AIMv2's text encoder: token and position embedding, causal blocks, final norm.
 
     Always causal, whatever mask is passed. A text's feature is that of its first end-of-text
     token; padding repeats that token, so the last one would be wrong.
     """
-
-    prefix = "text."
 
     def forward(
         self, input_ids: ArrayLike, attention_mask: ArrayLike | None = None, *, tap: Tap = NO_TAP
@@ -113,6 +114,8 @@ class TextEncoder(Encoder):
         """Token ids (B, T) to token features (B, T, D) and text features (B, D)."""
         be, c, p = self.backend, self.config, self.params
         ids, key_mask, end = check_tokens(input_ids, attention_mask, c)
+        tap("input_ids", ids)
+        tap = tap.scope("text.")
         x = tap("token_embed", be.embed_tokens(ids, p.text_embedding))
         x = tap("embed", x + tap("pos_embed", p.positional_embedding[: ids.shape[1]]))
         heads, eps, mask = c.num_attention_heads, c.rms_norm_eps, key_mask
@@ -130,29 +133,25 @@ class TextEncoder(Encoder):
     ) -> EncoderOutput:
         """Encode token ids (B, T); `attention_mask` (B, T) is 0 where a text is padded."""
         keep = {"hidden_states": output_hidden_states, "attentions": output_attentions}
-        out: EncoderOutput = self.run(input_ids, attention_mask, **keep)
-        return to_host(out, self.backend.to_numpy)
+        return to_host(self.run(input_ids, attention_mask, **keep), self.backend)
 
 
 class LiT:
     """An image-text model: both encoders, and their projections into one space."""
 
     def __init__(
-        self,
-        config: LiTConfig,
-        params: LiTParams,
-        backend: Backend = NUMPY,
-        dtype: str = "float32",
+        self, config: LiTConfig, params: LiTParams, backend: Backend = NUMPY, dtype: str = "float32"
     ) -> None:
         self.config, self.params, self.backend, self.dtype = config, params, backend, dtype
         self.vision = VisionEncoder(config.vision, params.vision, backend, dtype)
         self.text = TextEncoder(config.text, params.text, backend, dtype)
 
     @property
-    def logit_scale(self) -> Array:
+    def logit_scale(self) -> HostArray:
         """exp(clamp(log_logit_scale, 0, ln max)): the inverse temperature of the softmax, ()."""
         log_scale = self.backend.to_numpy(self.params.log_logit_scale)
-        return np.exp(np.clip(log_scale, 0, math.log(self.config.max_logit_scale)))
+        scale = np.exp(np.clip(log_scale, 0, math.log(self.config.max_logit_scale)))
+        return np.asarray(scale)
 
     def join(self, image: Array | None, text: Array | None, tap: Tap = NO_TAP) -> dict[str, Array]:
         """Pooled features (B, D) and (K, D) to embeddings and, given both, logits each way."""
@@ -185,6 +184,8 @@ class LiT:
         """Images (B, C, Y, X), texts (K, T), or both, to embeddings and logits."""
         if pixel_values is None and input_ids is None:
             raise ConfigError("pass pixel_values, input_ids, or both")
+        if attention_mask is not None and input_ids is None:
+            raise ConfigError("attention_mask was passed without input_ids")
         keep = {"hidden_states": output_hidden_states, "attentions": output_attentions}
         image = text = None
         if pixel_values is not None:
@@ -193,14 +194,20 @@ class LiT:
             text = self.text.run(input_ids, attention_mask, **keep)
         joined = self.join(image and image.pooler_output, text and text.pooler_output)
         out = LiTOutput(**joined, vision_model_output=image, text_model_output=text)
-        return to_host(out, self.backend.to_numpy)
+        return to_host(out, self.backend)
 
-    def image_features(self, pixel_values: ArrayLike) -> Array:
+    def image_features(
+        self, pixel_values: ArrayLike, *, interpolate_positions: bool = False
+    ) -> HostArray:
         """Projected, not normalised (transformers: get_image_features), (B, projection width)."""
-        pooled = self.vision.forward(pixel_values)[1]
-        return self.backend.to_numpy(self.backend.linear(pooled, self.params.image_projector))
+        pooled = self.vision.forward(pixel_values, interpolate_positions)[1]
+        features = self.backend.linear(pooled, self.params.image_projector)
+        return np.asarray(self.backend.to_numpy(features))
 
-    def text_features(self, input_ids: ArrayLike, attention_mask: ArrayLike | None = None) -> Array:
+    def text_features(
+        self, input_ids: ArrayLike, attention_mask: ArrayLike | None = None
+    ) -> HostArray:
         """Projected, not normalised (transformers: get_text_features), (K, projection width)."""
         pooled = self.text.forward(input_ids, attention_mask)[1]
-        return self.backend.to_numpy(self.backend.linear(pooled, self.params.text_projector))
+        features = self.backend.linear(pooled, self.params.text_projector)
+        return np.asarray(self.backend.to_numpy(features))

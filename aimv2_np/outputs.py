@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Classification", "EncoderOutput", "LiTOutput"]
+if TYPE_CHECKING:
+    from .backend import Backend
 
-Array = NDArray[Any]
+__all__ = ["Classification", "EncoderOutput", "HostArray", "LiTOutput"]
+
+HostArray: TypeAlias = NDArray[Any]  # of NumPy, whatever the backend computes with
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EncoderOutput:
     """Output of one encoder (transformers: BaseModelOutputWithPooling).
 
@@ -24,13 +26,13 @@ class EncoderOutput:
     each (B, N, D). `attentions`: the softmax of each block, (B, H, N, N).
     """
 
-    last_hidden_state: Array
-    pooler_output: Array | None = None
-    hidden_states: tuple[Array, ...] | None = None
-    attentions: tuple[Array, ...] | None = None
+    last_hidden_state: HostArray
+    pooler_output: HostArray | None = None
+    hidden_states: tuple[HostArray, ...] | None = None
+    attentions: tuple[HostArray, ...] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LiTOutput:
     """Output of an image-text model (transformers: Aimv2Output, without the training loss).
 
@@ -38,20 +40,20 @@ class LiTOutput:
     temperature. What was not asked for (no images, or no texts) is None.
     """
 
-    logits_per_image: Array | None = None  # (images, texts)
-    logits_per_text: Array | None = None  # (texts, images)
-    image_embeds: Array | None = None
-    text_embeds: Array | None = None
+    logits_per_image: HostArray | None = None  # (images, texts)
+    logits_per_text: HostArray | None = None  # (texts, images)
+    image_embeds: HostArray | None = None
+    text_embeds: HostArray | None = None
     vision_model_output: EncoderOutput | None = None
     text_model_output: EncoderOutput | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Classification:
     """Zero-shot probabilities, (B, K): each row sums to 1 over the K labels. Prints as a table."""
 
     labels: tuple[str, ...]
-    probabilities: Array
+    probabilities: HostArray
     images: tuple[str, ...]  # a name for each row
 
     def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
@@ -61,12 +63,12 @@ class Classification:
         return [[(self.labels[j], float(row[j])) for j in best] for row, best in rows]
 
     def __str__(self) -> str:
-        width = max(len(label) for label in self.labels)
+        width = max(map(len, self.labels), default=0)
         lines = []
         for image, ranked in zip(self.images, self.top(len(self.labels)), strict=True):
             lines.append(image)
             for label, p in ranked:
-                bar = "█" * round(20 * p)
+                bar = "█" * round(20 * np.nan_to_num(p))
                 lines.append(f"  {label:<{width}}  {100 * p:5.1f} %  {bar}".rstrip())
         return "\n".join(lines)
 
@@ -74,14 +76,14 @@ class Classification:
 Output = TypeVar("Output", EncoderOutput, LiTOutput)
 
 
-def to_host(output: Output, to_numpy: Callable[[Any], Array]) -> Output:
+def to_host(output: Output, backend: Backend) -> Output:
     """The same output with every array of a backend turned into a NumPy array."""
 
     def convert(value: Any) -> Any:
         if isinstance(value, tuple):
-            return tuple(map(to_numpy, value))
+            return tuple(map(backend.to_numpy, value))
         if isinstance(value, EncoderOutput):
-            return to_host(value, to_numpy)
-        return None if value is None else to_numpy(value)
+            return to_host(value, backend)
+        return None if value is None else backend.to_numpy(value)
 
     return replace(output, **{f.name: convert(getattr(output, f.name)) for f in fields(output)})

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .errors import ConfigError, ImageError, TokenizerError
+from . import ops
+from .errors import AIMv2Error, ConfigError, ImageError, TokenizerError
 from .image_files import as_list, describe
 from .models import LiT, VisionEncoder
-from .ops import Array
-from .outputs import Classification
+from .outputs import Classification, HostArray
+from .tokenizer import Tokenizer, Tokens, as_texts
 from .trace import Recorder, Trace, activation_names
 
 if TYPE_CHECKING:
     from .images import ImageProcessor
-    from .tokenizer import Tokenizer, Tokens
 
 __all__ = ["LiTPipeline", "VisionPipeline", "frame"]
 
@@ -71,12 +71,17 @@ class VisionPipeline(ImageMethods, VisionEncoder):
 
     def encode_image(
         self, images: Any, *, pool: str | None = None, normalize: bool = True, exif: bool = True
-    ) -> Array:
+    ) -> HostArray:
         """One vector per image, (B, D): with `pool="mean"` the mean of its patch features.
 
         Raises:
-            ConfigError: no `pool`: a vision-only checkpoint has no pooling that was trained.
+            ConfigError: no `pool`, for a checkpoint without a pooling head that was trained.
         """
+        if pool is None and self.config.use_head:
+            pixels = self.preprocess(images, exif=exif)
+            pooled = [self(image[None]).pooler_output for image in pixels]
+            vectors: HostArray = np.concatenate(pooled)  # type: ignore[arg-type]
+            return ops.l2_normalize(vectors) if normalize else vectors
         if pool != "mean":
             raise ConfigError(
                 f"{self.name} has no image embedding of its own: pass pool='mean' for the mean "
@@ -84,7 +89,7 @@ class VisionPipeline(ImageMethods, VisionEncoder):
             )
         features = self.patch_features(images, exif=exif)
         vectors = np.stack([patches.mean(axis=0) for patches in features])
-        return self.backend.l2_normalize(vectors) if normalize else vectors
+        return ops.l2_normalize(vectors) if normalize else vectors
 
     def trace(
         self,
@@ -102,11 +107,10 @@ class VisionPipeline(ImageMethods, VisionEncoder):
         """
         recorder = Recorder(activation_names(self.config), names)
         _exactly_one(images=images, pixel_values=pixel_values)
-        pixels = pixel_values
         if images is not None:
-            pixels = _stack(self.preprocess(images, exif=exif))
-        recorder.tap()("pixel_values", np.asarray(pixels))
-        self.forward(np.asarray(pixels), interpolate_positions, tap=recorder.tap("vision."))
+            pixel_values = _stack(self.preprocess(images, exif=exif))
+        assert pixel_values is not None  # one of the two
+        self.forward(pixel_values, interpolate_positions, tap=recorder.tap())
         return recorder.trace(self.info, self.backend)
 
     def _no_text(self, *_: Any, **__: Any) -> NoReturn:
@@ -140,20 +144,20 @@ class LiTPipeline(ImageMethods, LiT):
             )
         return self.tokenizer(texts)
 
-    def encode_image(self, images: Any, *, normalize: bool = True, exif: bool = True) -> Array:
+    def encode_image(self, images: Any, *, normalize: bool = True, exif: bool = True) -> HostArray:
         """Embeddings of images, (B, projection width); one by one, as `patch_features`."""
         pixels = self.preprocess(images, exif=exif)
         features = np.concatenate([self.image_features(image[None]) for image in pixels])
-        return self.backend.l2_normalize(features) if normalize else features
+        return ops.l2_normalize(features) if normalize else features
 
-    def encode_text(self, texts: str | Sequence[str], *, normalize: bool = True) -> Array:
+    def encode_text(self, texts: str | Sequence[str], *, normalize: bool = True) -> HostArray:
         """Embeddings of texts, (K, projection width)."""
         tokens = self.tokenize(texts)
         batches = range(0, len(tokens.input_ids), TEXT_BATCH)
         features = np.concatenate(
             [self.text_features(*(part[i : i + TEXT_BATCH] for part in tokens)) for i in batches]
         )
-        return self.backend.l2_normalize(features) if normalize else features
+        return ops.l2_normalize(features) if normalize else features
 
     def classify(
         self,
@@ -167,17 +171,22 @@ class LiTPipeline(ImageMethods, LiT):
 
         `prompt` frames every text; "{}" uses them as they are.
         """
-        labels = (texts,) if isinstance(texts, str) else tuple(texts)
+        labels, images = tuple(as_texts(texts)), as_list(images)
         text = self.encode_text(frame(labels, prompt))
         image = self.encode_image(images, exif=exif)
         return Classification(labels, self.probabilities(image, text), _names(images))
 
-    def probabilities(self, image_embeds: Array, text_embeds: Array) -> Array:
+    def probabilities(self, image_embeds: HostArray, text_embeds: HostArray) -> HostArray:
         """How well each of K texts fits each of B images, (B, K); rows sum to 1.
 
         Takes what `encode_image` and `encode_text` return, so that texts are encoded only once.
         """
-        return self.backend.softmax(self.logit_scale * (image_embeds @ text_embeds.T))
+        probabilities: HostArray = ops.softmax(self.logit_scale * (image_embeds @ text_embeds.T))
+        if not np.isfinite(probabilities).all():
+            raise AIMv2Error(
+                f"{self.name} computed NaN; load(..., check=True) finds NaN in its weights"
+            )
+        return probabilities
 
     def trace(
         self,
@@ -192,34 +201,33 @@ class LiTPipeline(ImageMethods, LiT):
         exif: bool = True,
     ) -> Trace:
         """Activations of images, texts, or both, and of what joins them; see VisionPipeline."""
-        recorder = Recorder(activation_names(self.config), names)
-        tap, image, text = recorder.tap(), None, None
         if images is not None:
             _exactly_one(images=images, pixel_values=pixel_values)
-            pixel_values = self.preprocess(images, exif=exif)
+            pixel_values = _stack(self.preprocess(images, exif=exif))
         if texts is not None:
-            _exactly_one(texts=texts, input_ids=input_ids)
+            _exactly_one(texts=texts, input_ids=input_ids, attention_mask=attention_mask)
             input_ids, attention_mask = self.tokenize(texts)
         if pixel_values is None and input_ids is None:
             raise ConfigError("pass images, texts, or both (or pixel_values, input_ids)")
+        made = {"images": pixel_values is not None, "texts": input_ids is not None}
+        recorder = Recorder(activation_names(self.config, **made), names)
+        tap, image, text = recorder.tap(), None, None
         if pixel_values is not None:
-            vision = tap("pixel_values", np.asarray(pixel_values)), interpolate_positions
-            image = self.vision.forward(*vision, tap=recorder.tap("vision."))[1]
+            image = self.vision.forward(pixel_values, interpolate_positions, tap=tap)[1]
         if input_ids is not None:
-            tokens = tap("input_ids", np.asarray(input_ids)), attention_mask
-            text = self.text.forward(*tokens, tap=recorder.tap("text."))[1]
+            text = self.text.forward(input_ids, attention_mask, tap=tap)[1]
         self.join(image, text, tap)
         return recorder.trace(self.info, self.backend)
 
 
 def frame(texts: Iterable[str], prompt: str) -> list[str]:
     """Each text in its prompt, "a photo of {}"."""
-    if "{}" not in prompt:
-        raise ConfigError(f"the prompt {prompt!r} has no {{}} where the text belongs")
-    return [prompt.replace("{}", str(text)) for text in texts]
+    if not isinstance(prompt, str) or "{}" not in prompt:
+        raise ConfigError(f"the prompt {prompt!r:.80} has no {{}} where the text belongs")
+    return [prompt.replace("{}", text) for text in texts]
 
 
-def _stack(pixels: Sequence[Array]) -> Array:
+def _stack(pixels: Sequence[HostArray]) -> HostArray:
     """Preprocessed images of one size as one batch."""
     sizes = sorted({f"{image.shape[1]}×{image.shape[2]}" for image in pixels})
     if len(sizes) != 1:
@@ -227,12 +235,11 @@ def _stack(pixels: Sequence[Array]) -> Array:
     return np.stack(pixels)
 
 
-def _names(images: Any) -> tuple[str, ...]:
+def _names(images: list[Any]) -> tuple[str, ...]:
     """What the rows of a classification are called."""
-    sources = as_list(images)
     return tuple(
         describe(source, "" if isinstance(source, str | os.PathLike) else f"image {i}")
-        for i, source in enumerate(sources, 1)
+        for i, source in enumerate(images, 1)
     )
 
 

@@ -12,7 +12,6 @@ name the special tokens; AIMv2 calls them `<start_of_text>` and `<end_of_text>`,
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,13 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import AIMv2Warning, TokenizerError
+from .errors import TokenizerError, warn
 from .tokenizer_files import END_OF_WORD, library_errors, load_backend
 
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["Tokenizer", "Tokens"]
+__all__ = ["Tokenizer", "Tokens", "as_texts"]
 
 
 class Tokens(NamedTuple):
@@ -150,12 +149,10 @@ class Tokenizer:
         found = {text[a:b] for i, (a, b) in inside if i == self.eos_token_id}
         unknown = sorted(part for part in found if part.lower() != typed)
         if unknown:
-            warnings.warn(
+            warn(
                 f"{where} {_shown(text)}: the vocabulary of {self.source} does not know "
                 f"{', '.join(map(repr, unknown))}; the token it uses instead ends a text, so what "
-                "follows has no effect",
-                AIMv2Warning,
-                stacklevel=4,
+                "follows has no effect"
             )
 
     def _cut(self, rows: list[list[int]], max_length: int | None) -> list[list[int]]:
@@ -170,13 +167,20 @@ class Tokenizer:
         if cut:
             which = ", ".join(f"text {i} by {n}" for i, n in cut[:5])
             more = f" and {len(cut) - 5} more texts" if len(cut) > 5 else ""
-            warnings.warn(
+            warn(
                 f"cut to {length} tokens: {which}{more}; the end token stays, the words before it "
-                "are lost: shorten the text if they matter",
-                AIMv2Warning,
-                stacklevel=4,
+                "are lost: shorten the text if they matter"
             )
         return [row if len(row) <= length else [*row[: length - 1], row[-1]] for row in rows]
+
+
+def as_texts(texts: Any) -> list[str]:
+    """One text, or several in an order, as a list of at least one string.
+
+    Raises:
+        TokenizerError: no text, or something in it is no string, or half a surrogate pair.
+    """
+    return [text for text, _ in _named(texts)]
 
 
 def _named(texts: Any) -> list[tuple[str, str]]:

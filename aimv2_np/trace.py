@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from . import __version__
 from .config import LiTConfig, TextConfig, VisionConfig
 from .errors import AIMv2Error, CheckpointError, ConfigError
+from .weights.safetensors_file import read_safetensors
 
 if TYPE_CHECKING:
     from .backend import Backend
@@ -35,14 +36,21 @@ _BLOCK = (
     "attn.out", "resid_mid", "norm_2", "mlp.gate", "mlp.up", "mlp.hidden", "mlp.out", "resid_post",
 )  # fmt: skip
 _HEAD = ("head.k", "head.v", "head.scores", "head.pattern", "head.context")
-_LIT = (
+_IMAGE = ("image_features", "image_embeds")
+_TEXT = ("text_features", "text_embeds")
+_JOINT = (
     "image_features", "text_features", "image_embeds", "text_embeds", "logit_scale",
     "logits_per_image", "logits_per_text",
 )  # fmt: skip
 
 
-def activation_names(config: VisionConfig | TextConfig | LiTConfig) -> list[str]:
-    """Every activation of a model, in the order of computation."""
+def activation_names(
+    config: VisionConfig | TextConfig | LiTConfig, *, images: bool = True, texts: bool = True
+) -> list[str]:
+    """Every activation of a model, in the order of computation.
+
+    For an image-text model `images=False` leaves out what only images make, `texts=False` likewise.
+    """
 
     def blocks(tower: VisionConfig | TextConfig) -> list[str]:
         return [f"blocks.{i}.{name}" for i in range(tower.num_hidden_layers) for name in _BLOCK]
@@ -54,7 +62,10 @@ def activation_names(config: VisionConfig | TextConfig | LiTConfig) -> list[str]
     if isinstance(config, TextConfig):
         inner = ["token_embed", "pos_embed", "embed", *blocks(config), "norm", "pooled"]
         return ["input_ids", *(f"text.{name}" for name in inner)]
-    return [*activation_names(config.vision), *activation_names(config.text), *_LIT]
+    vision = activation_names(config.vision) if images else []
+    text = activation_names(config.text) if texts else []
+    joint = _JOINT if images and texts else _IMAGE if images else _TEXT if texts else ()
+    return [*vision, *text, *joint]
 
 
 # ---------------------------------------------------------------------------- recording
@@ -99,17 +110,20 @@ class Recorder:
     """Keeps the activations whose names match any of some glob patterns.
 
     Raises:
-        ConfigError: a pattern matches no activation of the model.
+        ConfigError: no patterns, or one that matches nothing that is going to be computed.
     """
 
-    def __init__(self, available: Iterable[str], patterns: str | Iterable[str] = "*") -> None:
-        patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    def __init__(self, available: Sequence[str], patterns: str | Iterable[str] = "*") -> None:
+        patterns = [patterns] if isinstance(patterns, str) else patterns
+        patterns = list(patterns) if isinstance(patterns, Iterable) else []
+        if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+            raise ConfigError('names= takes one or more glob patterns, such as "*.resid_post"')
         names = list(available)
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise ConfigError(
-                    f"no activation matches {pattern!r}; this model has {names[0]!r}, "
-                    f"{names[1]!r}, ..., {names[-1]!r} (activation_names(model.config) lists all)"
+                    f"no activation matches {pattern!r}; computed are {', '.join(names[:2])}, "
+                    f"..., {names[-1]} (activation_names(model.config) lists all)"
                 )
         self._wanted = {n for n in names if any(fnmatchcase(n, p) for p in patterns)}
         self.arrays: dict[str, Any] = {}
@@ -118,9 +132,9 @@ class Recorder:
         """Whether this activation was asked for."""
         return name in self._wanted
 
-    def tap(self, prefix: str = "") -> Tap:
-        """A tap that records under a prefix."""
-        return _RecordingTap(self, prefix)
+    def tap(self) -> Tap:
+        """A tap that records here."""
+        return _RecordingTap(self, "")
 
     def trace(self, info: Mapping[str, Any], backend: Backend) -> Trace:
         """What was recorded, as NumPy arrays."""
@@ -165,6 +179,7 @@ class Trace(Mapping[str, Array]):
         Raises:
             AIMv2Error: the file cannot be written.
         """
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         target = Path(path)
@@ -173,38 +188,38 @@ class Trace(Mapping[str, Array]):
         try:
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".trace-") as folder:
                 partial = Path(folder) / "trace.safetensors"
+                partial.touch()  # with the permissions that the user's umask gives
+                mode = partial.stat().st_mode
                 save_file(arrays, partial, metadata=metadata)
+                partial.chmod(mode)
                 os.replace(partial, target)
-        except OSError as error:
-            raise AIMv2Error(f"cannot write {target}: {error.strerror or error}") from error
+        except (OSError, SafetensorError, ValueError) as error:  # ValueError: NUL in the path
+            raise AIMv2Error(f"cannot write {target}: {error}") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
         """Read a saved trace, or any safetensors file of activations.
 
+        bfloat16, which NumPy lacks, becomes float32.
+
         Raises:
-            CheckpointError: no such file, or not safetensors.
+            CheckpointError: no such file, not safetensors, or a dtype that NumPy does not have.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="np") as file:
-                metadata = dict(file.metadata() or {})
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"cannot read a trace from {path}: {error}") from error
-        order = _saved_order(metadata.pop("order", None), arrays, path)
-        return cls({name: arrays[name] for name in order}, metadata)
+        file = read_safetensors(Path(path))
+        metadata = dict(file.metadata)
+        order = _saved_order(metadata.pop("order", None), file.tensors, path)
+        return cls({name: file.tensors[name].plain() for name in order}, metadata)
 
 
-def _saved_order(saved: str | None, arrays: Mapping[str, Array], path: Any) -> list[str]:
+def _saved_order(saved: str | None, names: Iterable[str], path: Any) -> list[str]:
     """The order of computation (safetensors sorts by name); a file without one keeps its own."""
     if saved is None:
-        return list(arrays)
+        return list(names)
     try:
-        order = json.loads(saved)
-    except json.JSONDecodeError:
+        order: Any = json.loads(saved)
+    except (ValueError, RecursionError):
         order = None
-    if not isinstance(order, list) or sorted(map(str, order)) != sorted(arrays):
+    strings = isinstance(order, list) and all(isinstance(name, str) for name in order)
+    if not strings or sorted(order) != sorted(names):
         raise CheckpointError(f"{path}: the metadata 'order' does not list the file's tensors")
-    return order
+    return list(order)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import Any
@@ -135,9 +136,9 @@ def test_heads_of_another_width_must_be_told() -> None:
     assert resolve_config(shapes(small), num_heads=3) == small
     with pytest.raises(ConfigError, match="36 is no multiple of the 5 heads"):
         resolve_config(shapes(small), num_heads=5)
-    with pytest.raises(ConfigError, match="one tower"):
+    with pytest.raises(ConfigError, match="expected one positive integer"):
         resolve_config(shapes(small), num_heads=(3, 2))
-    with pytest.raises(ConfigError, match="the 0 heads"):
+    with pytest.raises(ConfigError, match="num_heads=0, expected one positive integer"):
         resolve_config(shapes(small), num_heads=0)
     wide = VisionConfig(num_attention_heads=16)
     assert resolve_config(shapes(wide), num_heads=16) == wide
@@ -189,6 +190,8 @@ def test_all_contradictions_come_in_one_message() -> None:
         ({"hidden_size": 1024.5}, "hidden_size is 1024.5"),
         ({"rms_norm_eps": 0}, "rms_norm_eps is 0"),
         ({"rms_norm_eps": math.nan}, "rms_norm_eps is nan"),
+        ({"rms_norm_eps": math.inf}, "rms_norm_eps is inf"),
+        ({"rms_norm_eps": 10**400}, "rms_norm_eps is 1000"),
         ({"use_head": 1}, "use_head is 1"),
         ({"patch_size": [14, 16]}, "only square"),
         ({"patch_size": []}, "only square"),
@@ -197,6 +200,8 @@ def test_all_contradictions_come_in_one_message() -> None:
         ({"use_bias": True}, "use_bias"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"vision_config": 3, "text_config": {}}, "expected an object"),
+        ({"vision_config": [], "text_config": {}}, "expected an object"),
+        ({"vision_config": {}, "text_config": {"is_causal": False}}, "is_causal is false"),
         ({"vision_config": {}, "text_config": {"eos_token_id": [1, 2]}}, "eos_token_id"),
         ({"vision_config": {}, "text_config": {"eos_token_id": -5}}, "eos_token_id"),
         ({"vision_config": {}, "text_config": {}, "projection_dim": "a"}, "projection_dim"),
@@ -218,3 +223,27 @@ def test_an_end_token_outside_the_vocabulary() -> None:
 def test_a_vision_config_beside_an_image_text_checkpoint() -> None:
     """transformers' Aimv2VisionModel configs do sit beside lit weights: the vision part is used."""
     assert resolve_config(shapes(LIT), config_json=ORIGINAL) == LIT
+
+
+@pytest.mark.parametrize("num_heads", [3, (3,), (3, 2, 1), True, "3", 3.0, (3, "2"), (3, 0), b"32"])
+def test_an_image_text_model_needs_a_pair_of_heads(num_heads: Any) -> None:
+    """One number for both towers would load, and compute something else."""
+    text = TextConfig(99, 24, 56, 2, 2, max_position_embeddings=16, eos_token_id=98)
+    vision = VisionConfig(36, 88, 2, 3, image_size=42, use_head=True)
+    small = shapes(LiTConfig(vision, text, projection_dim=40))
+    with pytest.raises(ConfigError, match="expected a pair"):
+        resolve_config(small, num_heads=num_heads)
+    assert resolve_config(small, num_heads=[3, 2]) == LiTConfig(vision, text, projection_dim=40)
+
+
+def test_an_image_size_counts_in_whole_patches() -> None:
+    """transformers floors image_size / patch_size: 230 has the 16 × 16 patches of 224."""
+    config = resolve_config(shapes(LARGE), config_json=ORIGINAL | {"image_size": 230})
+    assert config == dataclasses.replace(LARGE, image_size=230)
+    assert config.grid_size == 16
+
+
+def test_positions_without_patches() -> None:
+    empty = shapes(LARGE) | {"preprocessor.pos_embed": (1, 0, 1024)}
+    with pytest.raises(ConfigError, match="0 pixels are smaller than a patch of 14"):
+        resolve_config(empty)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
+from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from golden_cases import GOLDEN, inputs, load
 from safetensors.numpy import load_file, save_file
 
 import aimv2_np
+from aimv2_np import backend as backends
+from aimv2_np.backend import NUMPY
 
 LIT = GOLDEN / "lit" / "transformers"
 
@@ -83,7 +88,9 @@ def test_a_contradicting_config_json(folder: Path) -> None:
     raw = json.loads(path.read_text())
     raw["projection_dim"] = 512
     path.write_text(json.dumps(raw))
-    with pytest.raises(aimv2_np.ConfigError, match=r"config\.json says 512.*shapes say 40"):
+    with pytest.raises(
+        aimv2_np.ConfigError, match=r"512 by .*config\.json, 40 by the weights' shapes"
+    ):
         aimv2_np.load(folder)
 
 
@@ -117,3 +124,55 @@ def test_a_single_file_and_a_name_with_a_tilde(folder: Path, monkeypatch: Any) -
         assert np.array_equal(aimv2_np.load(given)(**inputs("lit")).logits_per_image, wanted)
     monkeypatch.setenv("HOME", str(folder.parent))
     assert np.array_equal(aimv2_np.load("~/model")(**inputs("lit")).logits_per_image, wanted)
+
+
+def test_the_image_processor_of_transformers_5(folder: Path) -> None:
+    """It saves the image processor inside processor_config.json; an own file comes first."""
+    image = np.full((84, 100, 3), 128, np.uint8)
+    settings = {"size": {"shortest_edge": 42}, "crop_size": {"height": 42, "width": 42}}
+
+    def red(**files: Any) -> float:
+        for name, content in files.items():
+            (folder / f"{name}.json").write_text(json.dumps(content))
+        return float(aimv2_np.load(folder).preprocess(image)[0, 0, 0, 0])
+
+    std = 0.26862954
+    official = pytest.approx((128 / 255 - 0.48145466) / std, rel=1e-5)
+    assert red(processor_config={"processor_class": "CLIPProcessor"}) == official
+    own = {"image_processor": settings | {"image_mean": [0.1, 0.2, 0.3]}}
+    assert red(processor_config=own) == pytest.approx((128 / 255 - 0.1) / std, rel=1e-5)
+    assert red(preprocessor_config=settings) == official
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(aimv2_np.ConfigError, match=r"processor_config\.json.*image_mean"):
+        red(processor_config={"image_processor": settings | {"image_mean": "red"}})
+
+
+def test_a_backend_prepares_the_parameters_and_gets_its_device(monkeypatch: Any) -> None:
+    seen = {}
+
+    def make(device: Any) -> Any:
+        seen["device"] = device
+        return replace(NUMPY, name="spy", prepare=prepare)
+
+    def prepare(params: Any, dtype: str) -> Any:
+        seen["dtype"] = dtype
+        return params._replace(log_logit_scale=np.float32(0))
+
+    points = [EntryPoint("spy", f"{__name__}:spy_plugin", backends.ENTRY_POINT_GROUP)]
+    monkeypatch.setattr(backends, "entry_points", lambda group: points)
+    monkeypatch.setattr(f"{__name__}.spy_plugin", make)
+    model = aimv2_np.load(LIT, backend="spy", device=3, dtype="float64")
+    assert seen == {"device": 3, "dtype": "float64"}
+    assert model.logit_scale == 1
+    with pytest.raises(aimv2_np.BackendUnavailable, match="a Backend was passed"):
+        aimv2_np.load(LIT, backend=NUMPY, device=1)
+
+
+def spy_plugin(device: Any) -> Any:
+    raise NotImplementedError  # replaced by the test
+
+
+def test_a_model_can_be_sent_to_another_process() -> None:
+    model = aimv2_np.load("random-lit")
+    again = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(again.encode_text(["a cat"]), model.encode_text(["a cat"]))

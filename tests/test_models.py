@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from golden_cases import GOLDEN, inputs, load
+from PIL import Image
 
 import aimv2_np
 from aimv2_np import ops
@@ -75,8 +77,10 @@ def test_logits_both_ways_and_towers_alone(lit: Any) -> None:
     ("stored", "scale"), [(-3.0, 1.0), (0.0, 1.0), (2.0, np.exp(2.0)), (9.0, 100.0)]
 )
 def test_the_scale_is_clamped_then_exponentiated(lit: Any, stored: float, scale: float) -> None:
-    model = aimv2_np.LiT(lit.config, lit.params._replace(log_logit_scale=np.array(stored)))
-    assert model.logit_scale == pytest.approx(scale)
+    params = lit.params._replace(log_logit_scale=np.array(stored))
+    assert aimv2_np.LiT(lit.config, params).logit_scale == pytest.approx(scale)
+    lower = replace(lit.config, max_logit_scale=5.0)
+    assert aimv2_np.LiT(lower, params).logit_scale == pytest.approx(min(scale, 5.0))
 
 
 # ---------------------------------------------------------------------------- text
@@ -123,15 +127,36 @@ def test_a_text_longer_than_the_context_keeps_its_end(lit: Any) -> None:
     ids = texts(18, 3, total=20)  # the context is 16
     cut = ids[:, :16].copy()
     cut[0, 15] = 98
+    given = ids.copy()
     with pytest.warns(aimv2_np.AIMv2Warning, match="1 of 2 texts .* 16 tokens .* end token kept"):
         out = lit.text(ids)
+    assert np.array_equal(ids, given)  # the caller's array is left alone
     assert np.array_equal(out.last_hidden_state, lit.text(cut).last_hidden_state)
     assert np.array_equal(out.pooler_output[0], out.last_hidden_state[0, 15])
+
+
+def test_a_mask_is_cut_with_its_texts(lit: Any) -> None:
+    ids = texts(18, total=20)
+    mask = np.ones_like(ids)
+    mask[0, 3] = 0
+    with pytest.warns(aimv2_np.AIMv2Warning, match="cut"):
+        masked = lit.text(ids, mask).pooler_output
+    with pytest.warns(aimv2_np.AIMv2Warning, match="cut"):
+        plain = lit.text(ids).pooler_output
+    assert not np.allclose(masked, plain)
+
+
+def test_padding_beyond_the_context_is_no_loss(lit: Any) -> None:
+    """No warning (the test configuration would turn it into an error), and the same feature."""
+    ids = texts(5, total=30)
+    assert np.array_equal(lit.text(ids).pooler_output, lit.text(ids[:, :16]).pooler_output)
 
 
 @pytest.mark.parametrize(
     ("ids", "mask", "message"),
     [
+        ([[97, 98], [97, 5, 98]], None, "padded to one length, found list"),
+        ([[97, 98]], [[1], [1, 1]], "expected an attention_mask"),
         (np.full((2, 5), 3), None, r"text 1 of 2 has no end-of-text token \(98\)"),
         ([[97, 98], [97, 3]], None, r"text 2 of 2 has no end-of-text token"),
         ([[97, 99]], None, r"range from 97 to 99, but the vocabulary has the ids 0 to 98"),
@@ -215,12 +240,12 @@ def test_the_range_of_the_native_checkpoint(height: int, width: int, warns: bool
     pixels = np.broadcast_to(np.float32(0), (1, 3, height, width))
     if warns:
         with pytest.warns(aimv2_np.AIMv2Warning, match=NATIVE_RANGE):
-            check_pixels(pixels, config, interpolate=False)
+            check_pixels(pixels, config, "float32", interpolate=False)
     else:  # the test configuration turns an unexpected AIMv2Warning into an error
-        assert check_pixels(pixels, config, interpolate=False) is not None
+        assert check_pixels(pixels, config, "float32", interpolate=False) is not None
 
 
-@pytest.mark.parametrize("size", [(28, 28), (56, 56), (42, 56), (43, 43)])
+@pytest.mark.parametrize("size", [(28, 28), (56, 56), (42, 56), (43, 43), (14, 126)])
 def test_another_size_is_an_error_unless_positions_are_resampled(
     absolute: Any, size: tuple[int, int]
 ) -> None:
@@ -243,6 +268,9 @@ def test_another_size_is_an_error_unless_positions_are_resampled(
         (np.zeros((1, 42, 42, 3)), "have 42 channels"),
         (np.zeros((1, 3, 42, 42), np.uint8), "uint8.*preprocess"),
         (np.zeros((1, 3, 13, 42)), "13×42 pixels is smaller than a patch"),
+        ([np.zeros((3, 42, 42)), np.zeros((3, 42, 56))], "several sizes run one by one"),
+        (np.full((1, 3, 42, 42), np.nan), "NaN"),
+        (np.full((1, 3, 42, 42), -np.inf), "infinity"),
     ],
 )
 def test_wrong_pixels_are_one_clear_error(absolute: Any, pixels: Any, message: str) -> None:
@@ -292,17 +320,150 @@ def test_classify_gives_the_softmax_of_the_logits() -> None:
         model.classify(images, labels, prompt="a photo")
 
 
-def test_many_texts_run_in_batches_with_the_same_result() -> None:
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (b"cat", "expected a string or a list of strings, found bytes"),
+        ([None], "text 1 of 1: expected a string, found NoneType"),
+        (["cat", 2], "text 2 of 2: expected a string, found int"),
+        ({"a", "b"}, "found set"),
+        ([], "no text at all"),
+        (None, "found NoneType"),
+    ],
+)
+def test_what_are_no_labels(texts: Any, message: str) -> None:
+    model = aimv2_np.load("random-lit")
+    with pytest.raises(aimv2_np.TokenizerError, match=message):
+        model.classify(np.zeros((50, 60, 3), np.uint8), texts)
+
+
+@pytest.mark.parametrize("prompt", [None, ["{}"], b"{}", "a photo"])
+def test_what_are_no_prompts(prompt: Any) -> None:
+    model = aimv2_np.load("random-lit")
+    with pytest.raises(aimv2_np.ConfigError, match="has no {}"):
+        model.classify(np.zeros((50, 60, 3), np.uint8), ["a cat"], prompt=prompt)
+
+
+def test_an_iterator_of_images_is_read_once() -> None:
+    model = aimv2_np.load("random-lit")
+    images = list(RNG.integers(0, 256, (2, 50, 60, 3), dtype=np.uint8))
+    found = model.classify(iter(images), ["a cat", "a dog"])
+    assert np.array_equal(
+        found.probabilities, model.classify(images, ["a cat", "a dog"]).probabilities
+    )
+    assert found.images == (
+        "image 1 (array (50, 60, 3) uint8)",
+        "image 2 (array (50, 60, 3) uint8)",
+    )
+
+
+def test_the_table_of_a_classification() -> None:
+    table = aimv2_np.Classification(("cat", "sun"), np.array([[0.25, 0.75]]), ("a.jpg",))
+    assert str(table).splitlines() == [
+        "a.jpg",
+        "  sun   75.0 %  ███████████████",
+        "  cat   25.0 %  █████",
+    ]
+    nan = aimv2_np.Classification(("cat",), np.array([[np.nan]]), ("a.jpg",))
+    assert "nan %" in str(nan)
+
+
+def test_nan_in_the_weights_is_an_error_not_an_answer() -> None:
+    model = aimv2_np.load("random-lit")
+    model.params = model.params._replace(
+        text_projector=np.full_like(model.params.text_projector, np.nan)
+    )
+    with pytest.raises(aimv2_np.AIMv2Error, match="computed NaN; load"):
+        model.classify(np.zeros((50, 60, 3), np.uint8), ["a cat"])
+
+
+def test_exif_is_passed_on() -> None:
+    """An image that lies on its side: with `exif=False` the model sees it lying."""
+    pixels = np.zeros((60, 60, 3), np.uint8)
+    pixels[:30] = 255
+    lying = Image.fromarray(pixels)
+    lying.getexif()[0x0112] = 6
+    raw, upright = pixels, np.rot90(pixels, -1)
+    lit, native = aimv2_np.load("random-lit"), load("vision-absolute")
+    for exif, seen in [(True, upright), (False, raw)]:
+        for method in (lit.preprocess, lit.encode_image, lit.patch_features, native.preprocess):
+            assert np.array_equal(method(lying, exif=exif), method(seen))
+        found = native.encode_image(lying, pool="mean", exif=exif)
+        assert np.array_equal(found, native.encode_image(seen, pool="mean"))
+        found = lit.classify(lying, ["a", "b"], exif=exif).probabilities
+        assert np.array_equal(found, lit.classify(seen, ["a", "b"]).probabilities)
+        for model in (lit, native):
+            found = model.trace(lying, names="pixel_values", exif=exif)["pixel_values"]
+            assert np.array_equal(found, model.preprocess(seen))
+
+
+def test_positions_are_resampled_by_every_method_that_offers_it(lit: Any, absolute: Any) -> None:
+    pixels = RNG.normal(size=(1, 3, 28, 56))
+    wanted = absolute(pixels, interpolate_positions=True).last_hidden_state
+    traced = absolute.trace(pixel_values=pixels, names="*.norm", interpolate_positions=True)
+    assert np.array_equal(traced["vision.norm"], wanted)
+    wanted = lit.vision(pixels, interpolate_positions=True).pooler_output
+    out = lit(pixels, interpolate_positions=True)
+    assert np.array_equal(out.vision_model_output.pooler_output, wanted)
+    traced = lit.trace(pixel_values=pixels, names="*.pooled", interpolate_positions=True)
+    assert np.array_equal(traced["vision.pooled"], wanted)
+    features = lit.image_features(pixels, interpolate_positions=True)
+    assert np.array_equal(ops.l2_normalize(features), out.image_embeds)
+    with pytest.raises(aimv2_np.ImageError, match="learned for 42×42"):
+        lit.image_features(pixels)
+
+
+def test_embeddings_as_they_are_projected() -> None:
+    model = aimv2_np.load("random-lit")
+    image = RNG.integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    raw = model.encode_image(image, normalize=False)
+    assert np.array_equal(raw, model.image_features(model.preprocess(image)))
+    assert not np.allclose(np.linalg.norm(raw), 1)
+    assert np.allclose(model.encode_image(image), raw / np.linalg.norm(raw))
+    raw = model.encode_text("a cat", normalize=False)
+    assert np.array_equal(raw, model.text_features(*model.tokenize("a cat")))
+    assert np.allclose(model.encode_text("a cat"), raw / np.linalg.norm(raw))
+
+
+def test_a_vision_only_model_with_a_head_uses_it(lit: Any) -> None:
+    info = {"name": "with a head", "parameters": 1}
+    model = aimv2_np.VisionPipeline(
+        lit.config.vision, lit.params.vision, lit.backend, "float64",
+        processor=lit.processor, info=info,
+    )  # fmt: skip
+    image = RNG.integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    pooled = lit.vision(lit.preprocess(image)).pooler_output
+    assert np.array_equal(model.encode_image(image, normalize=False), pooled)
+    assert np.linalg.norm(model.encode_image(image)) == pytest.approx(1)
+
+
+def test_many_texts_run_in_batches_with_the_same_result(monkeypatch: Any) -> None:
     model = aimv2_np.load("random-lit", dtype="float64")
     words = ["cat", "dog", "a red bird", "sun"] * 40
+    batches, run = [], model.text.forward
+    monkeypatch.setattr(
+        model.text, "forward", lambda ids, mask: batches.append(len(ids)) or run(ids, mask)
+    )
     features = model.encode_text(words)
     assert features.shape == (160, 40)
+    assert batches == [64, 64, 32]
     assert features == pytest.approx(np.tile(model.encode_text(words[:4]), (40, 1)))
 
 
 def test_nothing_passed_is_an_error(lit: Any) -> None:
     with pytest.raises(aimv2_np.ConfigError, match="pass pixel_values, input_ids, or both"):
         lit()
+    with pytest.raises(aimv2_np.ConfigError, match="attention_mask was passed without input_ids"):
+        lit(np.zeros((1, 3, 42, 42)), attention_mask=[[1]])
+
+
+def test_warnings_point_at_the_line_of_the_user(native: Any) -> None:
+    pixels = RNG.normal(size=(1, 3, 28, 42))
+    for call in (native, native.patch_features):
+        given = pixels if call is native else np.zeros((28, 42, 3), np.uint8)
+        with pytest.warns(aimv2_np.AIMv2Warning, match=NATIVE_RANGE) as caught:
+            call(given)
+        assert caught[0].filename == __file__
 
 
 def test_hidden_states_and_attentions_only_when_asked(lit: Any) -> None:

@@ -78,6 +78,7 @@ def test_attention_with_one_query() -> None:
 def test_l2_normalize_by_hand() -> None:
     out = ops.l2_normalize(np.array([[3.0, 4.0], [0.0, 0.0]]))
     assert out.tolist() == [[0.6, 0.8], [0.0, 0.0]]
+    assert ops.l2_normalize(np.array([3e-9, 4e-9])) == pytest.approx([0.6, 0.8])
 
 
 def test_patch_embed_is_the_convolution_and_floors_the_grid() -> None:
@@ -121,6 +122,15 @@ def test_resample_positions_by_hand() -> None:
     assert doubled[4, 0] == pytest.approx(at[0.75])
     # row 2 lies at 0.75: row -1 does not exist, so the other three weights are normalised
     assert doubled[2, 0] == pytest.approx(at[0.25] / (at[0.75] + at[0.25] + at[1.25]))
+
+
+def test_resample_positions_shrinks_with_a_widened_kernel() -> None:
+    """A 4×4 grid halved: new row 0 lies at old row 0.5, and the kernel is twice as wide."""
+    ridge = np.repeat([1.0, 0.0, 0.0, 0.0], 4)[:, None]
+    halved = ops.resample_positions(ridge, 2, 4).reshape(2, 4)
+    # distances of rows 0, 1, 2, 3 from 0.5, halved: 0.25, 0.25, 0.75, 1.25
+    at = {0.25: 0.8671875, 0.75: 0.2265625, 1.25: -0.0703125}
+    assert halved[0, 0] == pytest.approx(at[0.25] / (2 * at[0.25] + at[0.75] + at[1.25]))
 
 
 def test_resample_positions_keeps_constants_and_the_same_grid() -> None:

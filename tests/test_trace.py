@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -118,7 +121,7 @@ def test_scores_are_not_made_unless_asked_for(lit: Any) -> None:
     for pattern, wanted in [("*.resid_post", 0), ("vision.blocks.1.attn.pattern", 1)]:
         recorder = Recorder(names, pattern)
         made.clear()
-        vision.forward(inputs("lit")["pixel_values"], tap=recorder.tap("vision."))
+        vision.forward(inputs("lit")["pixel_values"], tap=recorder.tap())
         assert len(made) == wanted
 
 
@@ -162,32 +165,126 @@ def test_a_file_from_another_language_has_no_order(tmp_path: Path) -> None:
     path = tmp_path / "port.safetensors"
     save_file({"vision.norm": np.ones(2), "vision.embed": np.zeros(2)}, path)
     assert set(aimv2_np.Trace.load(path)) == {"vision.norm", "vision.embed"}
-    save_file({"a": np.ones(2)}, path, metadata={"order": '["b"]'})
-    with pytest.raises(aimv2_np.CheckpointError, match="order"):
+    for order in ('["b"]', "[1]", "1", '["1", "1"]', "[" * 100_000):
+        save_file({"1": np.ones(2)}, path, metadata={"order": order})
+        with pytest.raises(aimv2_np.CheckpointError, match="order"):
+            aimv2_np.Trace.load(path)
+
+
+def test_dtypes_of_other_writers(tmp_path: Path) -> None:
+    """What a port may write: bfloat16, which NumPy lacks, integers, booleans, single numbers."""
+    header = {
+        "half": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]},
+        "small": {"dtype": "I16", "shape": [], "data_offsets": [4, 6]},
+        "mask": {"dtype": "BOOL", "shape": [2], "data_offsets": [6, 8]},
+    }
+    data = bytes([0x80, 0x3F, 0x20, 0xC0]) + bytes([0xFE, 0xFF]) + bytes([1, 0])
+    text = json.dumps(header).encode()
+    path = tmp_path / "port.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    trace = aimv2_np.Trace.load(path)
+    assert trace["half"].tolist() == [1.0, -2.5]
+    assert trace["half"].dtype == np.float32
+    assert trace["small"].tolist() == -2
+    assert trace["mask"].tolist() == [True, False]
+    strange = {"x": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}
+    text = json.dumps(strange).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"\0")
+    with pytest.raises(aimv2_np.CheckpointError, match="'x': NumPy has no dtype for F8_E4M3"):
         aimv2_np.Trace.load(path)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("no tensors here, only words")
     for path in (tmp_path / "missing.safetensors", tmp_path / "text.safetensors", tmp_path):
-        with pytest.raises(aimv2_np.CheckpointError, match="cannot read a trace"):
+        with pytest.raises(aimv2_np.CheckpointError, match=str(path)):
             aimv2_np.Trace.load(path)
 
 
-def test_a_failed_save_leaves_the_old_file(trace: Any, tmp_path: Path, monkeypatch: Any) -> None:
+TOO_LARGE = """
+import resource, signal, sys, numpy as np, aimv2_np
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    aimv2_np.Trace({"x": np.zeros(100_000)}, {}).save(sys.argv[1])
+except aimv2_np.AIMv2Error as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX's limit on the size of a file")
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "trace.safetensors"
+    path.write_bytes(b"old")
+    run = [sys.executable, "-c", TOO_LARGE, str(path)]
+    out = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert f"cannot write {path}" in out
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["trace.safetensors"]
+
+
+def test_an_interrupted_save_leaves_the_old_file(
+    trace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "trace.safetensors"
     path.write_bytes(b"old")
 
-    def disk_full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
+    def interrupted(arrays: Any, target: Path, **_: Any) -> None:
+        target.write_bytes(b"half")
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr("safetensors.numpy.save_file", disk_full)
-    with pytest.raises(aimv2_np.AIMv2Error, match="cannot write .*No space left"):
+    monkeypatch.setattr("safetensors.numpy.save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         trace.save(path)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["trace.safetensors"]
-    with pytest.raises(aimv2_np.AIMv2Error, match="cannot write"):
-        trace.save(tmp_path / "no folder" / "trace.safetensors")
+
+
+def test_where_a_trace_cannot_be_saved(trace: Any, tmp_path: Path) -> None:
+    for path in (tmp_path / "no folder" / "trace.safetensors", tmp_path, tmp_path / "a\0b"):
+        with pytest.raises(aimv2_np.AIMv2Error, match="cannot write"):
+            trace.save(path)
+
+
+def test_a_saved_trace_has_the_permissions_of_any_new_file(trace: Any, tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    trace.save(tmp_path / "trace.safetensors")
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
+def test_inputs_are_recorded_as_the_model_saw_them() -> None:
+    model = load("lit", dtype="float32")
+    pixels = RNG.normal(size=(1, 3, 42, 42))
+    ids = np.full((1, 20), 98)
+    ids[0, :19] = 5
+    with pytest.warns(aimv2_np.AIMv2Warning, match="cut"):
+        trace = model.trace(pixel_values=pixels, input_ids=ids, names=["pixel_values", "input_ids"])
+    assert trace["pixel_values"].dtype == np.float32
+    assert trace["input_ids"].shape == (1, 16)
+    assert trace["input_ids"][0, -1] == 98
+    kept = trace["pixel_values"].copy()
+    pixels[:] = 0
+    assert np.array_equal(trace["pixel_values"], kept)
+
+
+def test_a_trace_is_never_silently_empty(lit: Any) -> None:
+    pixels, ids = inputs("lit")["pixel_values"], inputs("lit")["input_ids"]
+    for given, names in [
+        ({"pixel_values": pixels}, "text.*"),
+        ({"pixel_values": pixels}, "logits*"),
+        ({"input_ids": ids}, "image_*"),
+    ]:
+        with pytest.raises(aimv2_np.ConfigError, match="no activation matches"):
+            lit.trace(**given, names=names)
+    for names in ([], None, 5, [5], b"*"):
+        with pytest.raises(aimv2_np.ConfigError, match="names= takes one or more glob patterns"):
+            lit.trace(pixel_values=pixels, names=names)
+    assert list(lit.trace(input_ids=ids, names="*_embeds")) == ["text_embeds"]
+    image = list(lit.trace(pixel_values=pixels))
+    assert image == aimv2_np.activation_names(lit.config, texts=False)
+    with pytest.raises(aimv2_np.ConfigError, match="pass one of texts and input_ids"):
+        aimv2_np.load("random-lit").trace(texts="a cat", attention_mask=[[1]])
 
 
 def test_the_largest_image_can_be_traced_without_its_scores() -> None:

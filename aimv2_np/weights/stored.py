@@ -31,6 +31,12 @@ DTYPE_BITS = {
 # are the upper half of the float32 of the same value.
 PARAMETER_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
+# What other files, such as traces, may hold besides.
+_OTHER_DTYPES = {
+    **{"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "C64": "<c8"},
+    **{"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"},
+}
+
 _CHUNK = 1 << 20  # elements converted at a time
 MOST_AXES = 32  # AIMv2 needs 4, numpy allows 64
 _MOST_ELEMENTS = 1 << 59  # beyond this the bytes of float64 overflow numpy's sizes
@@ -86,6 +92,23 @@ class StoredTensor:
         for start, chunk in self._chunks():
             self._convert(chunk, values[start : start + len(chunk)])
         values.flags.writeable = False
+        return values.reshape(self.shape)
+
+    def plain(self) -> NDArray[Any]:
+        """The values in the dtype they are stored in, as a copy; bfloat16 becomes float32.
+
+        Raises:
+            CheckpointError: a dtype that NumPy does not have, or a file that has become shorter.
+        """
+        if self.dtype in PARAMETER_DTYPES:
+            dtype = "<f4" if self.dtype == "BF16" else PARAMETER_DTYPES[self.dtype]
+            return np.array(self.array(np.dtype(dtype)))
+        if self.dtype not in _OTHER_DTYPES:
+            raise CheckpointError(f"{self.where}: NumPy has no dtype for {self.dtype}")
+        data = self.source.read(self.offset, self.nbytes)
+        if len(data) != self.nbytes:
+            raise CheckpointError(f"{self.where}: the file has become shorter; fetch it again")
+        values = np.frombuffer(bytearray(data), _OTHER_DTYPES[self.dtype])
         return values.reshape(self.shape)
 
     def has_nonfinite(self) -> bool:
