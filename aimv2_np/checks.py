@@ -90,20 +90,7 @@ def check_tokens(
     Warns:
         AIMv2Warning: a text was cut.
     """
-    one_length = "input_ids as one array (B, T), all texts padded to one length"
-    input_ids = _as_array(ids, TokenizerError, one_length)
-    if input_ids.ndim != 2 or not input_ids.size:
-        raise TokenizerError(
-            f"input_ids have the shape {input_ids.shape}, expected (B, T); "
-            "model(..., *model.tokenize(texts)) passes ids and mask"
-        )
-    if not np.issubdtype(input_ids.dtype, np.integer):
-        raise TokenizerError(f"input_ids are {input_ids.dtype}, expected integers")
-    if input_ids.min() < 0 or input_ids.max() >= config.vocab_size:
-        raise TokenizerError(
-            f"input_ids range from {input_ids.min()} to {input_ids.max()}, but the vocabulary "
-            f"has the ids 0 to {config.vocab_size - 1}"
-        )
+    input_ids = _check_ids(ids, config)
     is_end = input_ids == config.eos_token_id
     endless = np.flatnonzero(~is_end.any(axis=1))
     if endless.size:
@@ -120,6 +107,24 @@ def check_tokens(
     if key_mask is not None and not key_mask[np.arange(len(end)), end].all():
         raise TokenizerError("attention_mask hides the end-of-text token of a text")
     return input_ids, key_mask, end
+
+
+def _check_ids(ids: ArrayLike, config: TextConfig) -> Array:
+    one_length = "input_ids as one array (B, T), all texts padded to one length"
+    input_ids = _as_array(ids, TokenizerError, one_length)
+    if input_ids.ndim != 2 or not input_ids.size:
+        raise TokenizerError(
+            f"input_ids have the shape {input_ids.shape}, expected (B, T); "
+            "model(..., *model.tokenize(texts)) passes ids and mask"
+        )
+    if not np.issubdtype(input_ids.dtype, np.integer):
+        raise TokenizerError(f"input_ids are {input_ids.dtype}, expected integers")
+    if input_ids.min() < 0 or input_ids.max() >= config.vocab_size:
+        raise TokenizerError(
+            f"input_ids range from {input_ids.min()} to {input_ids.max()}, but the vocabulary "
+            f"has the ids 0 to {config.vocab_size - 1}"
+        )
+    return input_ids
 
 
 def _check_mask(mask: ArrayLike, shape: tuple[int, ...]) -> Array:

@@ -245,6 +245,12 @@ def resolve_config(
     if num_heads is not None:
         sources["the argument num_heads"] = _given_heads(num_heads, lit=lit)
 
+    stated = _merge(sources)
+    return _complete(_conventions(stated, lit=lit) | stated, lit=lit)
+
+
+def _merge(sources: Mapping[str, Facts]) -> Facts:
+    """What any source says, the first one that says it; all contradictions are one error."""
     merged: Facts = {}
     said_by: dict[str, str] = {}
     conflicts = []
@@ -258,7 +264,7 @@ def resolve_config(
         raise ConfigError(
             "the sources of the configuration contradict each other:\n  " + "\n  ".join(conflicts)
         )
-    return _complete(_conventions(merged, lit=lit) | merged, lit=lit)
+    return merged
 
 
 def _agree(key: str, first: Any, second: Any, facts: Facts) -> bool:
