@@ -65,6 +65,7 @@ _AS_OPTIONS = (
     (r"\brevision= out", "--revision out"),
     (r"\bnum_heads=(?=\W|$)", "--num-heads"),
     (r"\bdtype='(\w+)'", r"--dtype \1"),
+    (r"activation_names\(model\.config\) lists all", "aimv2-np trace MODEL --list shows all"),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,8 +24,10 @@ from .cli_screen import (
     printable,
     ranking,
 )
+from .config import OFFICIAL, VisionConfig, official_name
 from .errors import ConfigError, ImageError
 from .hub_errors import readable
+from .image_files import load_image
 from .loader import load, open_model
 from .outputs import Classification
 from .pipelines import LiTPipeline, VisionPipeline, frame
@@ -72,6 +75,25 @@ def _loaded(args: argparse.Namespace) -> VisionPipeline | LiTPipeline:
     return model
 
 
+def _check_before_loading(args: argparse.Namespace, *, all_or_nothing: bool, texts: bool) -> None:
+    """Say before gigabytes are fetched what cannot work, as the model would say it afterwards."""
+    missing = [image for image in args.images if not os.path.exists(image)]
+    hopeless = len(missing) == len(args.images) and not getattr(args, "json", False)
+    if missing and (all_or_nothing or hopeless):  # JSON reports each image, whatever happens
+        load_image(missing[0])  # raises: there is no such file
+    name = official_name(args.model)
+    if name is None or os.path.exists(args.model):
+        return
+    if isinstance(OFFICIAL[name].config, VisionConfig):
+        if texts:
+            raise ConfigError(
+                f"{name} is a vision-only model without a text encoder; "
+                "large-patch14-224-lit has one"
+            )
+        if args.command == "embed":
+            _ask_for_pooling(name, args)
+
+
 def _texts(args: argparse.Namespace) -> list[str]:
     """The texts of --texts and --texts-file."""
     lines = [] if args.texts_file is None else read_lines(args.texts_file)
@@ -98,6 +120,7 @@ def classify(args: argparse.Namespace) -> int:
         raise UsageError(
             "give at least one image" if not args.images else "give --texts or --texts-file"
         )
+    _check_before_loading(args, all_or_nothing=False, texts=True)
     model = _loaded(args)
     embeddings = model.encode_text(frame(texts, args.prompt))
     assert isinstance(model, LiTPipeline)  # others have raised
@@ -167,6 +190,7 @@ def embed(args: argparse.Namespace) -> int:
     if not args.images and not texts:
         raise UsageError("give images, --texts, or both")
     target = check_target(args.out, (".npz", ".safetensors"), force=args.force)
+    _check_before_loading(args, all_or_nothing=True, texts=bool(texts))
     model = _loaded(args)
     _check_pooling(model, args)
     arrays: dict[str, Any] = {}
@@ -186,9 +210,15 @@ def embed(args: argparse.Namespace) -> int:
 def _check_pooling(model: VisionPipeline | LiTPipeline, args: argparse.Namespace) -> None:
     if isinstance(model, LiTPipeline) and args.pool:
         raise ConfigError(f"{model.name} pools patches itself: leave --pool {args.pool} out")
-    if isinstance(model, VisionPipeline) and args.images and not (args.pool or args.patches):
+    if isinstance(model, LiTPipeline) or model.config.use_head:
+        return
+    _ask_for_pooling(model.name, args)
+
+
+def _ask_for_pooling(name: str, args: argparse.Namespace) -> None:
+    if args.images and not (args.pool or args.patches):
         raise ConfigError(
-            f"{model.name} is a vision-only model without an image embedding of its own: add "
+            f"{name} is a vision-only model without an image embedding of its own: add "
             "--pool mean for the mean of its patch features, or --patches for all of them"
         )
 
@@ -218,6 +248,8 @@ def trace(args: argparse.Namespace) -> int:
     if args.out is None or (args.image is None and args.text is None):
         raise UsageError("give --out and an --image, --text, or both; or --list")
     target = check_target(args.out, (".safetensors",), force=args.force)
+    args.images = [] if args.image is None else [args.image]
+    _check_before_loading(args, all_or_nothing=True, texts=args.text is not None)
     model = _loaded(args)
     inputs: dict[str, Any] = {} if args.image is None else {"images": [args.image]}
     if args.text is not None:

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,9 @@ def main() -> None:
         return work(arguments.worker, Path(arguments.folder))
     if arguments.make:
         return make(arguments.model, Path(arguments.folder))
+    missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
+    if missing:
+        parser.error(f"not installed: {', '.join(missing)} (benchmarks/README.md says how)")
     result = measure(arguments.model, arguments.rounds)
     report = table(result)
     RESULTS.mkdir(exist_ok=True)

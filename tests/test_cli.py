@@ -766,3 +766,26 @@ def test_a_terminal_gets_a_progress_bar_and_a_pipe_does_not(tmp_path):
     assert b"0/6" in shown
     assert len(json.loads(done.stdout)["results"]) == 6
     assert json.loads(done.stdout) == json.loads(piped.stdout)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("classify nope.jpg --texts a --model large-patch14-224-lit", "nope.jpg: no such file"),
+        ("classify {cat} --texts a --model large-patch14-224", "without a text encoder"),
+        ("embed {cat} --out {tmp}/e.npz --model large-patch14-224", "add --pool mean"),
+        ("embed {cat} nope.jpg --out {tmp}/e.npz --model large-patch14-224-lit", "nope.jpg"),
+        ("trace large-patch14-224 --image nope.jpg --out {tmp}/t.safetensors", "nope.jpg"),
+        ("trace large-patch14-224 --text a --out {tmp}/t.safetensors", "without a text encoder"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_fetched(
+    command, message, tmp_path, monkeypatch, capsys
+):
+    def fetch(*args, **options):
+        raise AssertionError("the model was looked for first")
+
+    monkeypatch.setattr("aimv2_np.loader.resolve", fetch)
+    words = command.format(cat=CAT, tmp=tmp_path).split()
+    assert main(words) == 1
+    assert message in capsys.readouterr().err
