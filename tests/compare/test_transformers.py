@@ -278,3 +278,16 @@ def test_transformers_without_a_mask_still_gives_the_recorded_wrong_logits() -> 
     ours = load(GOLDEN / "transformers")(**inputs)
     np.testing.assert_allclose(ours.logits_per_image, expected["logits_per_image"], atol=1e-4)
     assert np.abs(ours.logits_per_image - recorded).max() > 5
+
+
+def test_bfloat16_weights_move_transformers_as_far_as_ours() -> None:
+    """What the rounding of the golden weights does to the image embeddings is nobody's mistake."""
+    inputs = load_file(GOLDEN / "inputs.safetensors")
+    original = load_file(GOLDEN / "expected.safetensors")["image_embeds"]
+    theirs = Aimv2Model.from_pretrained(GOLDEN / "transformers-bf16", dtype=torch.float32).eval()
+    with torch.no_grad():
+        moved = theirs(**{k: torch.from_numpy(v) for k, v in inputs.items()}).image_embeds
+    ours = load(GOLDEN / "transformers-bf16")(**inputs).image_embeds
+    largest = np.abs(original).max()
+    assert np.abs(moved.numpy() - original).max() / largest == pytest.approx(2.588e-2, rel=1e-3)
+    assert np.abs(ours - moved.numpy()).max() / largest < 1e-5
