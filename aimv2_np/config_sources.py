@@ -147,38 +147,59 @@ def _depth(shapes: Shapes, prefix: str) -> int:
     return 1 + max((int(n.split(".")[0]) for n in names if n.split(".")[0].isdigit()), default=-1)
 
 
+# Which parameters say a size: name, axis, number of axes. The first that is there counts.
+_BLOCKS = {
+    "hidden_size": [("trunk.post_trunk_norm.weight", 0, 1), ("trunk.blocks.0.norm_1.weight", 0, 1)],
+    "intermediate_size": [
+        ("trunk.blocks.0.mlp.fc1.weight", 0, 2),
+        ("trunk.blocks.0.mlp.fc2.weight", 1, 2),
+    ],
+}
+_VISION = _BLOCKS | {
+    "num_channels": [("preprocessor.patchifier.proj.weight", 1, 4)],
+    "patch_size": [("preprocessor.patchifier.proj.weight", 2, 4)],
+}
+_TEXT = _BLOCKS | {
+    "vocab_size": [("preprocessor.text_embedding.weight", 0, 2)],
+    "max_position_embeddings": [("preprocessor.positional_embedding", 0, 2)],
+}
+_JOINT = {"projection_dim": [("image_projector.weight", 0, 2), ("text_projector.weight", 0, 2)]}
+
+
+def _sizes(shapes: Shapes, prefix: str, table: Mapping[str, list[tuple[str, int, int]]]) -> Facts:
+    facts: Facts = {}
+    for key, places in table.items():
+        for name, axis, ndim in places:
+            if key not in facts and len(shapes.get(prefix + name, ())) == ndim:
+                facts[key] = shapes[prefix + name][axis]
+    return facts
+
+
+def _tower_shape_facts(shapes: Shapes, tower: str, prefix: str) -> Facts:
+    facts = _sizes(shapes, prefix, _VISION if tower == "vision" else _TEXT)
+    facts["num_hidden_layers"] = _depth(shapes, f"{prefix}trunk.blocks.")
+    if tower == "vision":
+        positions = shapes.get(f"{prefix}preprocessor.pos_embed")
+        # an image-text model has to have one: where it is missing, that is to be reported
+        facts["use_head"] = bool(prefix) or "head.cls_token" in shapes
+        facts["is_native"] = positions is None
+        if positions is not None and len(positions) == 3 and "patch_size" in facts:
+            facts["image_size"] = math.isqrt(positions[1]) * facts["patch_size"]
+    return {f"{tower}.{key}": value for key, value in facts.items()}
+
+
 def shape_facts(shapes: Shapes) -> Facts:
     """What the shapes of the weights (original names) say for certain.
 
     Missing or malformed parameters are simply not stated here: `Checkpoint.require` reports them.
     """
-    lit = _is_lit(shapes)
-    facts: Facts = {}
-
-    def state(key: str, name: str, axis: int, ndim: int) -> None:
-        if len(shapes.get(name, ())) == ndim:
-            facts[key] = shapes[name][axis]
-
-    v = "image_encoder." if lit else ""
-    state("vision.hidden_size", f"{v}preprocessor.patchifier.proj.weight", 0, 4)
-    state("vision.num_channels", f"{v}preprocessor.patchifier.proj.weight", 1, 4)
-    state("vision.patch_size", f"{v}preprocessor.patchifier.proj.weight", 2, 4)
-    state("vision.intermediate_size", f"{v}trunk.blocks.0.mlp.fc1.weight", 0, 2)
-    facts["vision.num_hidden_layers"] = _depth(shapes, f"{v}trunk.blocks.")
-    facts["vision.use_head"] = f"{v}head.cls_token" in shapes
-    positions = shapes.get(f"{v}preprocessor.pos_embed")
-    facts["vision.is_native"] = positions is None
-    if positions is not None and len(positions) == 3 and "vision.patch_size" in facts:
-        facts["vision.image_size"] = math.isqrt(positions[1]) * facts["vision.patch_size"]
-    if lit:
-        t = "text_encoder."
-        state("text.vocab_size", f"{t}preprocessor.text_embedding.weight", 0, 2)
-        state("text.hidden_size", f"{t}preprocessor.text_embedding.weight", 1, 2)
-        state("text.max_position_embeddings", f"{t}preprocessor.positional_embedding", 0, 2)
-        state("text.intermediate_size", f"{t}trunk.blocks.0.mlp.fc1.weight", 0, 2)
-        facts["text.num_hidden_layers"] = _depth(shapes, f"{t}trunk.blocks.")
-        state("projection_dim", "image_projector.weight", 0, 2)
-    return facts
+    if not _is_lit(shapes):
+        return _tower_shape_facts(shapes, "vision", "")
+    return (
+        _tower_shape_facts(shapes, "vision", "image_encoder.")
+        | _tower_shape_facts(shapes, "text", "text_encoder.")
+        | _sizes(shapes, "", _JOINT)
+    )
 
 
 def _given_heads(num_heads: Any, *, lit: bool) -> Facts:
@@ -280,14 +301,15 @@ def _complete(facts: Facts, *, lit: bool) -> VisionConfig | LiTConfig:
     """Check that every field is known and that the sizes fit together."""
     template = _flatten(LiTConfig() if lit else VisionConfig())
     missing = [key for key in template if key not in facts]
-    if missing:
-        hint = ""
-        if any(key.endswith("num_attention_heads") for key in missing):
-            hint = (
-                f"; the width is no multiple of AIMv2's head width {HEAD_WIDTH}, "
-                "so pass num_heads= (for an image-text model a pair: vision, text)"
-            )
-        raise ConfigError(f"neither config.json nor the weights say {', '.join(missing)}{hint}")
+    if any(key.endswith("num_attention_heads") for key in missing):
+        raise ConfigError(
+            f"neither config.json nor the weights say {', '.join(missing)}; the width is no "
+            f"multiple of AIMv2's head width {HEAD_WIDTH}, so pass num_heads= (for an image-text "
+            "model a pair: vision, text)"
+        )
+    # Shapes leave a size unsaid only where its parameter is missing or malformed, which
+    # `Checkpoint.require` reports whatever stands here.
+    facts = {**{key: template[key] for key in missing}, **facts}
     unknown = [key for key in facts if key not in template]
     if unknown:
         raise ConfigError(

@@ -176,3 +176,33 @@ def test_a_model_can_be_sent_to_another_process() -> None:
     model = aimv2_np.load("random-lit")
     again = pickle.loads(pickle.dumps(model))
     assert np.array_equal(again.encode_text(["a cat"]), model.encode_text(["a cat"]))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "image_encoder.preprocessor.patchifier.proj.weight",
+        "image_encoder.preprocessor.patchifier.proj.bias",
+        "image_encoder.trunk.blocks.0.mlp.fc1.weight",
+        "image_encoder.trunk.post_trunk_norm.weight",
+        "text_encoder.preprocessor.text_embedding.weight",
+        "text_encoder.preprocessor.positional_embedding",
+        "image_projector.weight",
+        "log_logit_scale",
+    ],
+)
+def test_a_missing_key_is_named_although_it_would_say_the_sizes(tmp_path: Path, key: str) -> None:
+    """Without config.json the shapes are the configuration, and one of them is not there."""
+    tensors = load_file(GOLDEN / "lit" / "original" / "model.safetensors")
+    del tensors[key]
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(aimv2_np.CheckpointError, match=f"1 missing, 0 unexpected.*\n.*{key}"):
+        aimv2_np.load(tmp_path, num_heads=(3, 2))
+
+
+def test_an_image_text_model_without_its_pooling_head(tmp_path: Path) -> None:
+    tensors = load_file(GOLDEN / "lit" / "original" / "model.safetensors")
+    kept = {name: t for name, t in tensors.items() if ".head." not in name}
+    save_file(kept, tmp_path / "model.safetensors")
+    with pytest.raises(aimv2_np.CheckpointError, match=r"5 missing(.|\n)*head\.linear\.bias"):
+        aimv2_np.load(tmp_path, num_heads=(3, 2))
