@@ -102,7 +102,7 @@ class VisionPipeline(ImageMethods, VisionEncoder):
     ) -> Trace:
         """Every activation whose name matches one of the glob patterns `names`.
 
-        Scores and patterns are made only if one matches: `names="*.resid_post"` stays small.
+        All scores at once are made only if one matches: `names="*.resid_post"` stays small.
         Images of a native model must be of one size.
         """
         recorder = Recorder(activation_names(self.config), names)
