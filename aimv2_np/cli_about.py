@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from .cli_grammar import STAND_IN
 from .cli_model import opened
 from .cli_screen import PROGRAM, echo, echo_json, fields, note, paragraph, printable, table
 from .config import OFFICIAL, LiTConfig, OfficialModel, TextConfig, VisionConfig
 from .hub import is_cached, packaged_models
 from .hub_errors import readable
 from .loader import Opened, open_model
+from .tokenizer_files import has_tokenizer
 from .weights.tree import expected_shapes
 
 __all__ = ["info", "models"]
@@ -58,7 +60,7 @@ def _packaged(name: str) -> dict[str, Any]:
     model = open_model(name)
     facts = _sizes(model.config)
     return {
-        **{"name": name, "packaged": True, "random_weights": True, "hub_id": None},
+        **{"name": name, "packaged": True, "random_weights": name == STAND_IN, "hub_id": None},
         **{"parameters": model.info["parameters"], **facts, "download_bytes": 0, "cached": True},
     }
 
@@ -133,12 +135,10 @@ def _same_architecture(config: Config) -> list[str]:
 
 
 def _side_files(model: Opened) -> dict[str, bool]:
-    folder = model.files.folder
-    tokenizer = ("tokenizer.json", "vocab.json")
     return {
         "config": model.files.config is not None,
         "preprocessor": model.files.preprocessor_config is not None,
-        "tokenizer": any((folder / name).is_file() for name in tokenizer),
+        "tokenizer": has_tokenizer(model.files.folder),
     }
 
 

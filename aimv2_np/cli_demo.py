@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 from .cli_grammar import STAND_IN
 from .cli_screen import echo, fields, paragraph, ranking
 from .config import OFFICIAL
+from .hub import PACKAGED
 from .hub_errors import readable
 from .loader import load
 from .pipelines import LiTPipeline
 
 __all__ = ["demo"]
 
-_DATA = Path(__file__).parent / "models_data"
-PHOTOGRAPH = _DATA / "images" / "cat.jpg"
+PHOTOGRAPH = PACKAGED / "images" / "cat.jpg"
 TEXTS = ("cat", "dog", "bird", "cup of tea", "city")
 PROMPT = "a photo of a {}"
 REAL = "large-patch14-224-lit"
@@ -27,7 +26,7 @@ def demo(args: argparse.Namespace) -> int:
     echo("AIMv2 says which of several texts fits an image best. A first run, without a network:")
     echo()
     began = time.perf_counter()
-    model = load(_DATA / STAND_IN)
+    model = load(PACKAGED / STAND_IN)
     assert isinstance(model, LiTPipeline)
     result = model.classify(PHOTOGRAPH, TEXTS, prompt=PROMPT)
     seconds = time.perf_counter() - began

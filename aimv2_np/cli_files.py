@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import AIMv2Error
+from .writing import written_whole
 
 __all__ = ["check_target", "read_lines", "save_arrays"]
 
@@ -80,17 +80,10 @@ def save_arrays(
     Raises:
         AIMv2Error: the file cannot be written, or has come to exist and may not be replaced.
     """
-    try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".aimv2-np-") as folder:
-            partial = Path(folder) / f"partial{target.suffix}"
-            if target.suffix == ".npz":
-                _save_npz(partial, arrays, names, about)
-            else:
-                _save_safetensors(partial, arrays, names, about)
-            check_target(str(target), (target.suffix,), force=force)
-            os.replace(partial, target)
-    except OSError as error:
-        raise AIMv2Error(f"cannot write {target}: {error.strerror or error}") from None
+    save = _save_npz if target.suffix == ".npz" else _save_safetensors
+    with written_whole(target) as partial:
+        save(partial, arrays, names, about)
+        check_target(str(target), (target.suffix,), force=force)
 
 
 def _save_npz(path: Path, arrays: Any, names: Any, about: Any) -> None:

@@ -26,11 +26,12 @@ from .cli_screen import (
 )
 from .config import OFFICIAL, VisionConfig, official_name
 from .errors import ConfigError, ImageError
+from .hub import PACKAGED
 from .hub_errors import readable
 from .image_files import load_image
 from .loader import load, open_model
 from .outputs import Classification
-from .pipelines import LiTPipeline, VisionPipeline, frame
+from .pipelines import LiTPipeline, VisionPipeline, frame, no_text_encoder
 from .trace import Recorder, activation_names
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ __all__ = ["classify", "embed", "opened", "trace"]
 
 MOST_SHOWN = 10  # texts per image on the screen, unless --top says otherwise
 MANY = 4  # images from which on a progress bar is worth a line
-PACKAGED = Path(__file__).parent / "models_data"
 
 RANDOM = (
     f"{STAND_IN} is a stand-in with random weights: its numbers mean nothing; "
@@ -70,9 +70,13 @@ def opened(args: argparse.Namespace) -> Opened:
 def _loaded(args: argparse.Namespace) -> VisionPipeline | LiTPipeline:
     """The model of a command line, with a note if its weights are random."""
     model = load(args.model, backend=args.backend, dtype=args.dtype, **_where(args))
-    if Path(model.info["folder"]) == PACKAGED / STAND_IN:
+    if _is_random(model):
         note(f"{PROGRAM}: note: {RANDOM}", quiet=args.quiet)
     return model
+
+
+def _is_random(model: VisionPipeline | LiTPipeline) -> bool:
+    return Path(model.info["folder"]) == PACKAGED / STAND_IN
 
 
 def _check_before_loading(args: argparse.Namespace, *, all_or_nothing: bool, texts: bool) -> None:
@@ -86,10 +90,7 @@ def _check_before_loading(args: argparse.Namespace, *, all_or_nothing: bool, tex
         return
     if isinstance(OFFICIAL[name].config, VisionConfig):
         if texts:
-            raise ConfigError(
-                f"{name} is a vision-only model without a text encoder; "
-                "large-patch14-224-lit has one"
-            )
+            raise no_text_encoder(name)
         if args.command == "embed":
             _ask_for_pooling(name, args)
 
@@ -172,7 +173,7 @@ def _report(
 ) -> dict[str, Any]:
     return {
         "model": model.name,
-        "random_weights": Path(model.info["folder"]) == PACKAGED / STAND_IN,
+        "random_weights": _is_random(model),
         "backend": model.backend.name,
         "dtype": model.dtype,
         "prompt": args.prompt,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, machine
+from .cli_grammar import STAND_IN
 from .cli_screen import echo, echo_json, fields
 from .errors import AIMv2Error
 
@@ -232,10 +233,11 @@ def _test_run(backend: str) -> Finding:
     """How far the logits are from the recorded ones, relative to the largest; and how fast."""
     import numpy as np
 
+    from .hub import PACKAGED
     from .loader import load
     from .pipelines import LiTPipeline
 
-    model = load(Path(__file__).parent / "models_data" / "random-lit", backend=backend)
+    model = load(PACKAGED / STAND_IN, backend=backend)
     if not isinstance(model, LiTPipeline):
         raise AIMv2Error("the packaged model has lost its text encoder; install aimv2-np again")
     began = time.perf_counter()

@@ -26,9 +26,9 @@ from .hub_download import (
 )
 from .hub_errors import nearest_official
 
-__all__ = ["ModelFiles", "is_cached", "packaged_models", "resolve"]
+__all__ = ["PACKAGED", "ModelFiles", "is_cached", "packaged_models", "resolve"]
 
-_PACKAGED = Path(__file__).parent / "models_data"
+PACKAGED = Path(__file__).parent / "models_data"
 _LOADED = (".safetensors", ".msgpack", ".index.json")
 _PATH_SUFFIXES = (".safetensors", ".msgpack", ".json", *PICKLES)
 _ACCEPTED = (
@@ -99,9 +99,9 @@ def resolve(
 
 def packaged_models() -> list[str]:
     """The names of the models shipped inside this package."""
-    if not _PACKAGED.is_dir():
+    if not PACKAGED.is_dir():
         return []
-    return sorted(path.parent.name for path in _PACKAGED.glob("*/config.json"))
+    return sorted(path.parent.name for path in PACKAGED.glob("*/config.json"))
 
 
 def is_cached(
@@ -175,7 +175,7 @@ def _local(name: str, may_be_name: bool, revision: str | None) -> ModelFiles | N
     if os.path.lexists(path) or _looks_like_path(name) or not may_be_name:
         files = _on_disk(name, path)
     elif name in packaged_models():
-        files = _in_folder(name, _PACKAGED / name)
+        files = _in_folder(name, PACKAGED / name)
     else:
         return None
     if revision is not None:

@@ -1,10 +1,10 @@
 """`load`: from a name to a model that runs. Each step lives in a module of its own:
 
-hub.resolve            a name, folder or file        -> files
-weights.read_checkpoint   files                      -> names, shapes, arrays where they lie
-config_sources         config.json, name, shapes     -> configuration
-weights.tree           arrays                        -> parameter tree
-pipelines              parameters, configuration     -> model
+hub.resolve               a name, folder or file      -> files
+weights.read_checkpoint   files                       -> names, shapes, arrays where they lie
+config_sources            config.json, name, shapes   -> configuration
+weights.tree              arrays                      -> parameter tree
+pipelines                 parameters, configuration   -> model
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .hub import ModelFiles, packaged_models, resolve
 from .images import ImageProcessor
 from .pipelines import LiTPipeline, VisionPipeline
 from .tokenizer import Tokenizer
+from .tokenizer_files import has_tokenizer
 from .weights.checkpoint import Checkpoint, read_checkpoint
 from .weights.tree import build_params, expected_shapes
 
@@ -164,7 +165,7 @@ def _tokenizer(opened: Opened) -> Tokenizer | None:
     """None where the folder holds no tokenizer at all; broken files are an error."""
     assert isinstance(opened.config, LiTConfig)
     folder, text = opened.files.folder, opened.config.text
-    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
+    if not has_tokenizer(folder):
         return None
     return Tokenizer.from_folder(
         folder,

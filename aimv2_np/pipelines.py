@@ -23,7 +23,7 @@ from .trace import Recorder, Trace, activation_names
 if TYPE_CHECKING:
     from .images import ImageProcessor
 
-__all__ = ["LiTPipeline", "VisionPipeline", "frame"]
+__all__ = ["LiTPipeline", "VisionPipeline", "frame", "no_text_encoder"]
 
 TEXT_BATCH = 64  # prompts that run at once in encode_text, so that memory stays bounded
 
@@ -114,10 +114,7 @@ class VisionPipeline(ImageMethods, VisionEncoder):
         return recorder.trace(self.info, self.backend)
 
     def _no_text(self, *_: Any, **__: Any) -> NoReturn:
-        raise ConfigError(
-            f"{self.name} is a vision-only model without a text encoder; "
-            "large-patch14-224-lit has one"
-        )
+        raise no_text_encoder(self.name)
 
     tokenize = encode_text = classify = _no_text
 
@@ -218,6 +215,13 @@ class LiTPipeline(ImageMethods, LiT):
             text = self.text.forward(input_ids, attention_mask, tap=tap)[1]
         self.join(image, text, tap)
         return recorder.trace(self.info, self.backend)
+
+
+def no_text_encoder(name: str) -> ConfigError:
+    """The error of a vision-only model that is asked to read text."""
+    return ConfigError(
+        f"{name} is a vision-only model without a text encoder; large-patch14-224-lit has one"
+    )
 
 
 def frame(texts: Iterable[str], prompt: str) -> list[str]:

@@ -20,7 +20,7 @@ from .errors import TokenizerError
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["END_OF_WORD", "library_errors", "load_backend"]
+__all__ = ["END_OF_WORD", "has_tokenizer", "library_errors", "load_backend"]
 
 END_OF_WORD = "</w>"
 
@@ -40,6 +40,11 @@ FLAGS = ("lstrip", "rstrip", "single_word", "normalized")
 
 Vocabulary = dict[str, int]
 Loaded = tuple["tokenizers.Tokenizer", int | None, str]
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder has a tokenizer's main file; it may still be broken or lack another."""
+    return any(os.path.isfile(folder / name) for name in ("tokenizer.json", "vocab.json"))
 
 
 def load_backend(folder: Path, eos_token_id: int, vocab_size: int | None) -> Loaded:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,8 +18,9 @@ from numpy.typing import NDArray
 
 from . import __version__
 from .config import LiTConfig, TextConfig, VisionConfig
-from .errors import AIMv2Error, CheckpointError, ConfigError
+from .errors import CheckpointError, ConfigError
 from .weights.safetensors_file import read_safetensors
+from .writing import written_whole
 
 if TYPE_CHECKING:
     from .backend import Backend
@@ -36,8 +36,6 @@ _BLOCK = (
     "attn.out", "resid_mid", "norm_2", "mlp.gate", "mlp.up", "mlp.hidden", "mlp.out", "resid_post",
 )  # fmt: skip
 _HEAD = ("head.k", "head.v", "head.scores", "head.pattern", "head.context")
-_IMAGE = ("image_features", "image_embeds")
-_TEXT = ("text_features", "text_embeds")
 _JOINT = (
     "image_features", "text_features", "image_embeds", "text_embeds", "logit_scale",
     "logits_per_image", "logits_per_text",
@@ -64,7 +62,8 @@ def activation_names(
         return ["input_ids", *(f"text.{name}" for name in inner)]
     vision = activation_names(config.vision) if images else []
     text = activation_names(config.text) if texts else []
-    joint = _JOINT if images and texts else _IMAGE if images else _TEXT if texts else ()
+    alone = ("image_",) * images + ("text_",) * texts  # the rest needs both
+    joint = [name for name in _JOINT if (images and texts) or name.startswith(alone)]
     return [*vision, *text, *joint]
 
 
@@ -179,22 +178,12 @@ class Trace(Mapping[str, Array]):
         Raises:
             AIMv2Error: the file cannot be written.
         """
-        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        target = Path(path)
         arrays = {name: np.asarray(array, order="C") for name, array in self._arrays.items()}
         metadata = {**self.metadata, "order": json.dumps(list(arrays))}
-        try:
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".trace-") as folder:
-                partial = Path(folder) / "trace.safetensors"
-                partial.touch()  # with the permissions that the user's umask gives
-                mode = partial.stat().st_mode
-                save_file(arrays, partial, metadata=metadata)
-                partial.chmod(mode)
-                os.replace(partial, target)
-        except (OSError, SafetensorError, ValueError) as error:  # ValueError: NUL in the path
-            raise AIMv2Error(f"cannot write {target}: {error}") from error
+        with written_whole(Path(path)) as partial:
+            save_file(arrays, partial, metadata=metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:

@@ -789,3 +789,34 @@ def test_what_cannot_work_is_said_before_anything_is_fetched(
     words = command.format(cat=CAT, tmp=tmp_path).split()
     assert main(words) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_an_embedding_file_has_the_permissions_of_any_new_file(suffix, tmp_path):
+    target = tmp_path / f"e.{suffix}"
+    assert main(["embed", CAT, "--out", str(target), "--quiet"]) == 0
+    (tmp_path / "other").touch()
+    assert target.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+TOO_LARGE = """
+import resource, signal, sys
+from aimv2_np.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@posix
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(suffix, tmp_path):
+    target = tmp_path / f"e.{suffix}"
+    target.write_bytes(b"old")
+    argv = ["embed", CAT, "--out", str(target), "--force", "--quiet"]
+    done = subprocess.run([sys.executable, "-c", TOO_LARGE, *argv], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"aimv2-np: error: cannot write {target}" in done.stderr
+    assert "bug" not in done.stderr
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == [target.name]
