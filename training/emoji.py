@@ -1,0 +1,117 @@
+"""Which emoji there are, what they are called, and which drawing shows which.
+
+An emoji here is one of Unicode's base emoji without flags (a flag is a picture of its country's
+name, not of a thing), skin tones, hair components and lone letters: 1,644 of Emoji 17. Names and
+keywords are CLDR's, as emojibase collects them. Some of the drawings' packages say which emoji an
+icon is; for the others its name is looked up among all names that the emoji goes by.
+"""
+
+import json
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import lru_cache
+
+from fetch import PACKAGES
+
+_LEFT_OUT = (None, 2, 9)  # groups of emojibase: lone regional letters, components, flags
+_SHORTCODES = ("cldr", "emojibase", "emojibase-legacy", "github", "iamcal", "joypixels")
+_MIRRORED = (0, 3, 4)  # faces, animals and plants, food: the same thing seen from the other side
+_NOT_MIRRORED = re.compile(r"left|right|facing|clock|turn|map")
+
+
+@dataclass(frozen=True)
+class Emoji:
+    """One emoji: its code points as in '1F469-200D-1F52C', its name and its keywords."""
+
+    code: str
+    name: str
+    keywords: tuple[str, ...]
+    group: int
+    mirrored: bool  # may a drawing be flipped?
+
+    @property
+    def text(self) -> str:
+        """The character itself."""
+        return "".join(chr(int(point, 16)) for point in self.code.split("-"))
+
+
+def _read(package: str, path: str) -> dict | list:
+    return json.loads((PACKAGES / package / path).read_text(encoding="utf-8"))
+
+
+def _bare(code: str) -> str:
+    """Code points without the variation selector, which the packages keep or drop at will."""
+    return "-".join(point for point in code.upper().split("-") if point != "FE0F")
+
+
+@lru_cache
+def all_emoji() -> tuple[Emoji, ...]:
+    """Every emoji, in Unicode's order; the position is its class."""
+    rows = [row for row in _read("emojibase-data", "en/data.json") if row.get("group") not in _LEFT_OUT]
+    return tuple(
+        Emoji(
+            _bare(row["hexcode"]),
+            row["label"],
+            tuple(row.get("tags", ())),
+            row["group"],
+            row["group"] in _MIRRORED and not _NOT_MIRRORED.search(row["label"]),
+        )
+        for row in sorted(rows, key=lambda row: row["order"])
+    )
+
+
+def _plain(name: str) -> str:
+    """'Piñata' and 'pinata', 'o’clock' and 'oclock' are one name."""
+    ascii_only = unicodedata.normalize("NFKD", name.lower().replace("&", "and"))
+    return re.sub("[^a-z0-9]", "", ascii_only.encode("ascii", "ignore").decode())
+
+
+@lru_cache
+def _codes_by_name() -> dict[str, str]:
+    """Every name an emoji goes by, the most official first: CLDR, Unicode, packages, shortcodes."""
+    emoji = all_emoji()
+    known = {e.code for e in emoji}
+    names = [(e.name, e.code) for e in emoji]
+    names += [(unicodedata.name(e.text, ""), e.code) for e in emoji if len(e.text) == 1]
+    for package in ("noto", "twemoji"):
+        icons = {name: _bare(code) for code, name in _read(package, "chars.json").items()}
+        names += list(icons.items())
+        aliases = _read(package, "icons.json")["aliases"]
+        names += [(alias, icons.get(row["parent"], "")) for alias, row in aliases.items()]
+    for source in _SHORTCODES:
+        for code, found in _read("emojibase-data", f"en/shortcodes/{source}.json").items():
+            names += [(name, _bare(code)) for name in ([found] if isinstance(found, str) else found)]
+    table: dict[str, str] = {}
+    for name, code in names:
+        if code in known:
+            table.setdefault(_plain(name), code)
+    return table
+
+
+def drawings(package: str) -> list[tuple[str, int]]:
+    """The icons of an artist that show one of our emoji: (icon's name, class)."""
+    classes = {e.code: i for i, e in enumerate(all_emoji())}
+    chars = _read(package, "chars.json")
+    if chars:
+        found = [(name, _bare(code)) for code, name in chars.items()]
+    else:
+        names = _codes_by_name()
+        icons = _read(package, "icons.json")["icons"]
+        # 'boy-2' is a second drawing of the boy
+        found = [(n, names.get(_plain(n)) or names.get(_plain(re.sub(r"-\d+$", "", n)), "")) for n in icons]
+    return sorted({(name, classes[code]) for name, code in found if code in classes})
+
+
+def svg(package: str) -> "dict[str, str]":
+    """Each icon as a whole SVG document."""
+    file = _read(package, "icons.json")
+    width, height = file["width"], file["height"]
+    return {
+        name: (
+            f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} '
+            f'{icon.get("width", width)} {icon.get("height", height)}">{icon["body"]}</svg>'
+        )
+        for name, icon in file["icons"].items()
+    }
