@@ -2,8 +2,9 @@
 
 An emoji goes by its CLDR name, by the noun at the heart of that name ('cat' for 'cat face', 'tree'
 for 'deciduous tree'), which is what people type, and by its keywords. A keyword says the more the
-fewer emoji share it: 'car' names some, 'face' nothing. One that is the *name* of another emoji
-('banana' at the monkey) would teach that the two are the same, and is left out.
+fewer emoji share it, 'kitten' more than 'animal', and more if it is such a noun of another emoji of
+its kind: 'car' at the automobile, since there is a racing car. One that is the whole *name* of
+another emoji ('banana' at the monkey) would teach that the two are the same, and is left out.
 """
 
 import re
@@ -56,9 +57,11 @@ EVERYDAY = {
 
 # How often a caption is the name, its noun, one of the keywords; the name takes what is missing.
 _NAME, _NOUN, _KEYWORDS = 0.55, 0.15, 0.3
+_NOUN_OF_OTHERS = 8.0  # how much more such a keyword weighs
+_TOO_GENERAL = 50  # shared by more than this, a noun says nothing: 'face', 'person', 'button'
 _BOTH = 0.1  # how often a second of the emoji's captions follows: 'cat face, kitten'
 
-_AFTER_THE_NOUN = re.compile(r"(:| with | of | in | on | face$).*")
+_AFTER_THE_NOUN = re.compile(r"([:,]| with | of | in | on | face$).*")
 _AN = re.compile(r"(?!uni|eu|ufo|one)[aeiou]|hour|8|11", re.IGNORECASE)
 _PLURAL = re.compile(r"[^su ]s$|people$|men$")
 
@@ -89,7 +92,19 @@ def noun(emoji: Emoji) -> str | None:
     """
     word = _AFTER_THE_NOUN.sub("", emoji.name.lower()).split(" ")[-1]
     known = word in emoji.keywords and word != emoji.name.lower()
-    return word if known and _groups().get(word, emoji.group) == emoji.group else None
+    telling = known and _shared_by()[word] <= _TOO_GENERAL
+    return word if telling and _groups().get(word, emoji.group) == emoji.group else None
+
+
+@lru_cache
+def _nouns() -> set[tuple[str | None, int]]:
+    """The nouns of all names, each with the group it was found in."""
+    return {(noun(emoji), emoji.group) for emoji in all_emoji()}
+
+
+def _weight(keyword: str, group: int) -> float:
+    """What a keyword says about an emoji of this group."""
+    return (_NOUN_OF_OTHERS if (keyword, group) in _nouns() else 1.0) / _shared_by()[keyword]
 
 
 @cache
@@ -99,7 +114,7 @@ def captions(emoji: Emoji) -> tuple[tuple[str, float], ...]:
     short = noun(emoji)
     if short:
         shares[short] += _NOUN
-    keywords = {k: 1 / _shared_by()[k] for k in emoji.keywords if k not in _groups()}
+    keywords = {k: _weight(k, emoji.group) for k in emoji.keywords if k not in _groups()}
     for keyword, weight in keywords.items():
         shares[keyword] += _KEYWORDS * weight / sum(keywords.values())
     shares[emoji.name] += 1 - sum(shares.values())
@@ -108,7 +123,13 @@ def captions(emoji: Emoji) -> tuple[tuple[str, float], ...]:
 
 def in_template(template: str, words: str) -> str:
     """The words in one of `TEMPLATES`."""
-    article = "" if _PLURAL.search(words) else "an " if _AN.match(words) else "a "
+    article = (
+        ""
+        if _PLURAL.search(_AFTER_THE_NOUN.sub("", words))
+        else "an "
+        if _AN.match(words)
+        else "a "
+    )
     return template.format(words, a=article + words)
 
 
