@@ -115,6 +115,20 @@ class Layers(nn.Module):
         return x
 
 
+def _sine_cosine(sizes: Sizes) -> Tensor:
+    """Where the learned positions start: as strong as the patches, near ones alike (N, D).
+
+    Started as small noise they drown in the normed patches, and training stands still until they
+    have grown.
+    """
+    side, quarter = sizes.image // sizes.patch, sizes.width // 4
+    angle = torch.arange(side)[:, None] * 16 ** -(torch.arange(quarter) / quarter)
+    row, column = (t.flatten(0, 1) for t in (
+        angle[:, None].expand(-1, side, -1), angle[None].expand(side, -1, -1)
+    ))
+    return torch.cat([column.sin(), column.cos(), row.sin(), row.cos()], dim=1)
+
+
 class PatchEmbedding(nn.Module):
     """Convolution, norm, learned positions; then, in training, a random part of the patches."""
 
@@ -123,7 +137,8 @@ class PatchEmbedding(nn.Module):
         self.patch_embed = nn.Conv2d(3, sizes.width, sizes.patch, sizes.patch)
         self.rms_norm = nn.RMSNorm(sizes.width, eps=EPS)
         self.position_embedding = nn.Embedding(sizes.patches, sizes.width)
-        nn.init.normal_(self.position_embedding.weight, std=0.02)
+        with torch.no_grad():
+            self.position_embedding.weight.copy_(_sine_cosine(sizes))
 
     def forward(self, pixels: Tensor, keep: int | None = None) -> Tensor:  # noqa: D102
         x = self.rms_norm(self.patch_embed(pixels).flatten(2).transpose(1, 2))

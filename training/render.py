@@ -1,0 +1,78 @@
+"""Rasterise the drawings, each in several styles, once, into one array per artist and style.
+
+    python render.py           # data/drawings/<artist>-<style>.npz, a minute or two
+
+The artists are few, so each drawing is also rendered as others might have drawn it: with an outline
+around every shape, and as line art. A style is a CSS style sheet, which overrides what the SVG says.
+Pixels are RGBA, 96 × 96, with colour multiplied by alpha, as resampling and compositing want them.
+"""
+
+import io
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import resvg_py
+from PIL import Image
+
+from emoji import drawings, svg
+from fetch import DATA, TRAINED_ON, VALIDATION
+
+SIZE = 96  # pixels; the model sees 64
+DRAWINGS = DATA / "drawings"
+
+_SHAPES = "path,circle,ellipse,rect,polygon,polyline"
+_STROKE = "stroke-linejoin:round;stroke-linecap:round"
+STYLES = {
+    "plain": None,
+    "outlined": f"{_SHAPES}{{stroke:#111;stroke-width:1.8%;{_STROKE}}}",
+    "line": f"{_SHAPES}{{fill:#fff;stroke:#000;stroke-width:2%;{_STROKE}}}",
+}
+
+
+def styles(artist: str) -> tuple[str, ...]:
+    """The styles an artist is rendered in; what is black on white already stays as it is."""
+    return ("plain",) if artist == "emojione-monotone" else tuple(STYLES)
+
+
+def rasterise(document: str, size: int = SIZE, style: str | None = None) -> Image.Image:
+    """An SVG document as a square RGBA image, not premultiplied."""
+    png = resvg_py.svg_to_bytes(svg_string=document, width=size, height=size, style_sheet=style)
+    image = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    if image.size == (size, size):
+        return image
+    square = Image.new("RGBA", (size, size))  # a drawing that is not square keeps its proportions
+    square.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    return square
+
+
+def premultiplied(image: Image.Image) -> np.ndarray:
+    """RGBA uint8 (4, size, size), colour multiplied by alpha."""
+    pixels = np.asarray(image, np.uint16).transpose(2, 0, 1)
+    colour = (pixels[:3] * pixels[3:] + 127) // 255
+    return np.concatenate([colour, pixels[3:]]).astype(np.uint8)
+
+
+def render(artist: str, style: str) -> Path:
+    """All drawings of an artist in a style: `pixels` (N, 4, 96, 96) and `classes` (N,)."""
+    target = DRAWINGS / f"{artist}-{style}.npz"
+    if target.exists():
+        return target
+    documents, found = svg(artist), drawings(artist)
+    pixels = [premultiplied(rasterise(documents[name], style=STYLES[style])) for name, _ in found]
+    scratch = target.with_suffix(".part.npz")
+    np.savez(scratch, pixels=np.stack(pixels), classes=np.array([c for _, c in found], np.int32))
+    return scratch.rename(target)
+
+
+def main() -> None:
+    """Every artist we train on in every style, and the validation artist as drawn."""
+    DRAWINGS.mkdir(parents=True, exist_ok=True)
+    jobs = [(artist, style) for artist in TRAINED_ON for style in styles(artist)]
+    with ProcessPoolExecutor() as pool:
+        for path in pool.map(render, *zip(*jobs, (VALIDATION, "plain"), strict=True)):
+            print(path.name, flush=True)
+
+
+if __name__ == "__main__":
+    main()
