@@ -28,13 +28,14 @@ def _uniform(n: int, low: float, high: float) -> Tensor:
     return torch.empty(n, 1, 1, 1).uniform_(low, high)
 
 
-def _chance(n: int, probability: float) -> Tensor:
-    """Per picture 1 or 0, (N, 1, 1, 1)."""
-    return (torch.rand(n, 1, 1, 1) < probability).float()
+def _some(n: int, probability: float) -> Tensor:
+    """The indices of the pictures that an effect is for."""
+    return (torch.rand(n) < probability).nonzero().flatten()
 
 
-def _smooth_noise(n: int, channels: int, cells: int, size: int) -> Tensor:
-    return F.interpolate(torch.rand(n, channels, cells, cells), (size, size), mode="bilinear")
+def _coarse(n: int, cells: int, size: int) -> Tensor:
+    """Random colours on a coarse grid, smoothly in between."""
+    return F.interpolate(torch.rand(n, 3, cells, cells), (size, size), mode="bilinear")
 
 
 def _blurred(x: Tensor) -> Tensor:
@@ -80,54 +81,61 @@ def recolour(colour: Tensor, alpha: Tensor) -> Tensor:
 
 
 def shade(colour: Tensor, alpha: Tensor) -> Tensor:
-    """Light from a random side, as if the drawing bulged, stronger or weaker or not at all."""
-    n = len(colour)
-    height = _very_blurred(alpha)
+    """Half are lit from a random side, as if the drawing bulged."""
+    some = _some(len(colour), 0.5)
+    n, inside = len(some), alpha[some]
+    height = _very_blurred(inside)
     dx = height - torch.roll(height, 2, 3)
     dy = height - torch.roll(height, 2, 2)
     angle = _uniform(n, 0, 2 * math.pi)
     light = (dx * torch.cos(angle) + dy * torch.sin(angle)) * _uniform(n, 0, 3)
     ramp = torch.linspace(-1, 1, colour.shape[-1])
     slope = ramp * torch.cos(angle) + ramp[:, None] * torch.sin(angle)
-    factor = 1 + _chance(n, 0.5) * (light + slope * _uniform(n, 0, 0.25))
-    return (colour * factor).clamp(min=0).minimum(alpha)
+    lit = colour[some] * (1 + light + slope * _uniform(n, 0, 0.25))
+    return colour.index_copy(0, some, lit.clamp(min=0).minimum(inside))
 
 
-def border(colour: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+def border(rgba: Tensor) -> Tensor:
     """Some are stickers: a white, black or coloured rim around the whole."""
-    n = len(colour)
+    some = _some(len(rgba), 0.2)
+    alpha = rgba[some, 3:]
     width = 1 + int(torch.randint(2, ()))  # pixels, for the whole batch
-    rim = (F.max_pool2d(alpha, 2 * width + 1, 1, width) - alpha) * _chance(n, 0.2)
-    tint = torch.rand(n, 3, 1, 1)
-    tint = torch.where(torch.rand(n, 1, 1, 1) < 0.7, tint[:, :1].round(), tint)
-    return colour + rim * tint, alpha + rim
+    rim = F.max_pool2d(alpha, 2 * width + 1, 1, width) - alpha
+    tint = torch.rand(len(some), 3, 1, 1)
+    tint = torch.where(torch.rand(len(some), 1, 1, 1) < 0.7, tint[:, :1].round(), tint)
+    return rgba.index_add(0, some, torch.cat([rim * tint, rim], 1))
 
 
 def background(n: int, size: int) -> Tensor:
     """White for every other picture; else a colour, a gradient or a texture."""
-    kind = torch.rand(n, 1, 1, 1)
-    flat = torch.rand(n, 3, 1, 1).expand(-1, -1, size, size)
-    gradient = F.interpolate(torch.rand(n, 3, 2, 2), (size, size), mode="bilinear")
-    texture = _smooth_noise(n, 3, 4, size) * 0.6 + _smooth_noise(n, 3, 16, size) * 0.4
-    found = torch.where(kind < 0.7, flat, torch.where(kind < 0.85, gradient, texture))
-    return torch.where(kind < 0.5, torch.ones(()), found).clamp(0, 1)
+    kind = torch.rand(n)
+    behind = torch.where(kind < 0.5, 1.0, torch.rand(3, n)).T[:, :, None, None]
+    behind = behind.repeat(1, 1, size, size)
+    gradient, texture = ((low < kind).nonzero().flatten() for low in (0.7, 0.85))
+    behind[gradient] = _coarse(len(gradient), 2, size)
+    behind[texture] = 0.6 * _coarse(len(texture), 4, size) + 0.4 * _coarse(len(texture), 16, size)
+    return behind
+
+
+def shadow(alpha: Tensor) -> Tensor:
+    """What a shadow leaves of the light behind the drawing; most cast none."""
+    some = _some(len(alpha), 0.3)
+    dark = torch.roll(_very_blurred(alpha[some]), (2, 1), (2, 3)) * _uniform(len(some), 0, 0.5)
+    return torch.ones_like(alpha).index_copy(0, some, 1 - dark)
 
 
 def composite(colour: Tensor, alpha: Tensor) -> Tensor:
-    """Over a background, maybe with a shadow; what would vanish there gets white or dark grey."""
-    n, size = len(colour), colour.shape[-1]
-    behind = background(n, size)
+    """Over a background; what would vanish there gets white or dark grey."""
+    behind = background(len(colour), colour.shape[-1])
     own = (colour * _LUMA).sum((1, 2, 3)) / alpha.sum((1, 2, 3)).clamp(min=1)
-    other = (behind * _LUMA).sum(1).mean((1, 2))
-    vanishes = ((own - other).abs() < 0.2)[:, None, None, None]
-    contrasting = torch.where(own < 0.6, 1.0, 0.15)[:, None, None, None]
-    behind = torch.where(vanishes, contrasting, behind)
-    shadow = torch.roll(_very_blurred(alpha), (2, 1), (2, 3)) * _chance(n, 0.3) * _uniform(n, 0, 0.5)
-    return colour + (1 - alpha) * behind * (1 - shadow)
+    other = (behind.mean((2, 3), keepdim=True) * _LUMA).sum((1, 2, 3))
+    vanishes = ((own - other).abs() < 0.2).nonzero().flatten()
+    behind[vanishes] = torch.where(own < 0.6, 1.0, 0.15)[vanishes, None, None, None]
+    return colour + (1 - alpha) * behind * shadow(alpha)
 
 
 def _jpeg(picture: Tensor) -> Tensor:
-    pixels = (picture * 255).round().byte().permute(1, 2, 0).numpy()
+    pixels = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
     quality = int(torch.randint(25, 90, ()))
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
@@ -137,33 +145,31 @@ def _jpeg(picture: Tensor) -> Tensor:
 def degrade(x: Tensor) -> Tensor:
     """Some are blurred, noisy or JPEGs."""
     n = len(x)
-    x = torch.lerp(x, _blurred(x), _chance(n, 0.2) * _uniform(n, 0.3, 1))
-    x = x + torch.randn_like(x) * _chance(n, 0.15) * _uniform(n, 0, 0.08)
-    x = x.clamp(0, 1)
-    for i in (torch.rand(n) < 0.15).nonzero().flatten():
+    blurry, noisy = _some(n, 0.2), _some(n, 0.15)
+    x[blurry] = torch.lerp(x[blurry], _blurred(x[blurry]), _uniform(len(blurry), 0.3, 1))
+    x[noisy] += torch.randn_like(x[noisy]) * _uniform(len(noisy), 0, 0.08)
+    for i in _some(n, 0.1):
         x[i] = _jpeg(x[i])
     return x
 
 
 def occlude(x: Tensor) -> Tensor:
     """Some lose a rectangle of up to a third of each side."""
-    n, size = len(x), x.shape[-1]
-    at = torch.arange(size) + 0.5
-    top, left = _uniform(n, 0, size), _uniform(n, 0, size)
-    high, wide = _uniform(n, 0, size / 3), _uniform(n, 0, size / 3)
-    rows = (at[:, None] > top) & (at[:, None] < top + high)
-    columns = (at > left) & (at < left + wide)
-    hidden = (rows & columns).float() * _chance(n, 0.2)
-    return torch.lerp(x, torch.rand(n, 3, 1, 1), hidden)
+    size = x.shape[-1]
+    for i in _some(len(x), 0.2):
+        top, left = torch.randint(size, (2,)).tolist()
+        high, wide = torch.randint(1, size // 3, (2,)).tolist()
+        x[i, :, top : top + high, left : left + wide] = torch.rand(3, 1, 1)
+    return x
 
 
 def augment(drawings: Tensor, mirrored: Tensor, size: int = 64) -> Tensor:
     """Drawings (N, 4, S, S) uint8, premultiplied, to training pictures (N, 3, size, size)."""
-    posed = pose(drawings.float() / 255, mirrored, size)
-    alpha = posed[:, 3:]
-    colour = recolour(posed[:, :3], alpha)
-    colour, alpha = border(shade(colour, alpha), alpha)
-    return normalise(occlude(degrade(composite(colour, alpha).clamp(0, 1))))
+    rgba = pose(drawings.float() / 255, mirrored, size)
+    colour, alpha = rgba[:, :3], rgba[:, 3:]
+    rgba = border(torch.cat([shade(recolour(colour, alpha), alpha), alpha], 1))
+    picture = composite(rgba[:, :3], rgba[:, 3:])
+    return normalise(occlude(degrade(picture)).clamp(0, 1))
 
 
 def plain(drawings: Tensor, size: int = 64) -> Tensor:

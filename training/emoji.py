@@ -9,6 +9,7 @@ icon is; for the others its name is looked up among all names that the emoji goe
 import json
 import re
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -28,6 +29,7 @@ class Emoji:
     name: str
     keywords: tuple[str, ...]
     group: int
+    subgroup: int
     mirrored: bool  # may a drawing be flipped?
 
     @property
@@ -48,13 +50,15 @@ def _bare(code: str) -> str:
 @lru_cache
 def all_emoji() -> tuple[Emoji, ...]:
     """Every emoji, in Unicode's order; the position is its class."""
-    rows = [row for row in _read("emojibase-data", "en/data.json") if row.get("group") not in _LEFT_OUT]
+    rows = _read("emojibase-data", "en/data.json")
+    rows = [row for row in rows if row.get("group") not in _LEFT_OUT]
     return tuple(
         Emoji(
             _bare(row["hexcode"]),
             row["label"],
             tuple(row.get("tags", ())),
             row["group"],
+            row["subgroup"],
             row["group"] in _MIRRORED and not _NOT_MIRRORED.search(row["label"]),
         )
         for row in sorted(rows, key=lambda row: row["order"])
@@ -89,6 +93,14 @@ def _codes_by_name() -> dict[str, str]:
     return table
 
 
+def _known_as(icon: str, icons: Collection[str]) -> str:
+    """The name to look an icon up under."""
+    if f"{icon}side" in icons:
+        return _plain(f"{icon} face")  # fxemoji: 'cat' is the face, 'catside' the whole animal
+    number = r"-\d+$"  # streamline-emojis: 'boy-2' is a second drawing of the boy
+    return _plain(re.sub(number, "", icon.removesuffix("side")))
+
+
 def drawings(package: str) -> list[tuple[str, int]]:
     """The icons of an artist that show one of our emoji: (icon's name, class)."""
     classes = {e.code: i for i, e in enumerate(all_emoji())}
@@ -98,12 +110,11 @@ def drawings(package: str) -> list[tuple[str, int]]:
     else:
         names = _codes_by_name()
         icons = _read(package, "icons.json")["icons"]
-        # 'boy-2' is a second drawing of the boy
-        found = [(n, names.get(_plain(n)) or names.get(_plain(re.sub(r"-\d+$", "", n)), "")) for n in icons]
+        found = [(name, names.get(_known_as(name, icons), "")) for name in icons]
     return sorted({(name, classes[code]) for name, code in found if code in classes})
 
 
-def svg(package: str) -> "dict[str, str]":
+def svg(package: str) -> dict[str, str]:
     """Each icon as a whole SVG document."""
     file = _read(package, "icons.json")
     width, height = file["width"], file["height"]

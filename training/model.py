@@ -47,6 +47,15 @@ def _linear(inner: int, outer: int, bias: bool = False) -> nn.Linear:
     return layer
 
 
+def _attend(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
+    """Written out: for so few tokens the backward pass of PyTorch's fused kernel is far slower."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if causal:
+        later = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
+    return scores.softmax(-1) @ v
+
+
 class Attention(nn.Module):
     """Multi-head self-attention without biases."""
 
@@ -60,7 +69,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, causal: bool) -> Tensor:  # noqa: D102
         weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
         q, k, v = F.linear(x, weight).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        context = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        context = _attend(q, k, v, causal)
         return self.out_proj(context.transpose(1, 2).flatten(2))
 
 
@@ -94,7 +103,7 @@ class Block(nn.Module):
         if not self.training or self.drop_path == 0:
             return x
         keep = 1 - self.drop_path
-        return x * (torch.rand(len(x), 1, 1) < keep).to(x) / keep
+        return x * (torch.rand(len(x), 1, 1, device=x.device) < keep).to(x) / keep
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:  # noqa: D102
         x = x + self._drop(self.attention(self.rms_norm1(x), causal))
@@ -145,7 +154,7 @@ class PatchEmbedding(nn.Module):
         x = x + self.position_embedding.weight
         if keep is None or keep == x.shape[1]:
             return x
-        chosen = torch.rand(x.shape[:2]).argsort(dim=1)[:, :keep, None]
+        chosen = torch.rand(x.shape[:2], device=x.device).argsort(dim=1)[:, :keep, None]
         return x.gather(1, chosen.expand(-1, -1, x.shape[-1]))
 
 
@@ -165,7 +174,7 @@ class PoolingHead(nn.Module):
             t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for t in (query, self.k_proj(x), self.v_proj(x))
         )
-        context = F.scaled_dot_product_attention(q, k, v)
+        context = _attend(q, k, v)
         return self.output_proj(context.transpose(1, 2).flatten(1))
 
 
