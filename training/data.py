@@ -1,5 +1,6 @@
 """The rendered drawings in memory, and batches drawn from them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,7 @@ class Drawings:
         parts, classes = [], []
         for artist in TRAINED_ON:
             pixels, found = zip(*(_load(artist, style) for style in styles(artist)), strict=True)
-            parts.append((torch.from_numpy(np.stack(pixels, 1)).expand(-1, 3, 4, SIZE, SIZE)))
+            parts.append(torch.from_numpy(np.stack(pixels, 1)).expand(-1, 3, 4, SIZE, SIZE))
             classes.append(torch.from_numpy(found[0]))
         labels = torch.cat(classes)
         emoji = all_emoji()
@@ -55,7 +56,7 @@ def validation() -> tuple[Tensor, Tensor]:
     return plain(torch.from_numpy(pixels)), torch.from_numpy(classes)
 
 
-def shuffled_classes(batch: int):  # noqa: ANN201
+def shuffled_classes(batch: int) -> Iterator[Tensor]:
     """Batches of distinct classes without end: each class comes once an epoch."""
     count, rest = len(all_emoji()), torch.empty(0, dtype=torch.long)
     while True:

@@ -85,7 +85,9 @@ def _codes_by_name() -> dict[str, str]:
         names += [(alias, icons.get(row["parent"], "")) for alias, row in aliases.items()]
     for source in _SHORTCODES:
         for code, found in _read("emojibase-data", f"en/shortcodes/{source}.json").items():
-            names += [(name, _bare(code)) for name in ([found] if isinstance(found, str) else found)]
+            names += [
+                (name, _bare(code)) for name in ([found] if isinstance(found, str) else found)
+            ]
     table: dict[str, str] = {}
     for name, code in names:
         if code in known:

@@ -72,7 +72,10 @@ def export(weights: dict[str, Tensor], folder: Path, dtype: torch.dtype) -> int:
     """The whole folder; returns its size in bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     sizes, name = Sizes(), str(dtype).removeprefix("torch.")
-    for file, content in (("config", config(sizes, name)), ("preprocessor_config", preprocessor(sizes))):
+    for file, content in (
+        ("config", config(sizes, name)),
+        ("preprocessor_config", preprocessor(sizes)),
+    ):
         (folder / f"{file}.json").write_text(json.dumps(content, indent=2) + "\n")
     write(folder, learn(sizes.vocabulary), sizes.context)
     target = folder / "model.safetensors"

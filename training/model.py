@@ -132,9 +132,10 @@ def _sine_cosine(sizes: Sizes) -> Tensor:
     """
     side, quarter = sizes.image // sizes.patch, sizes.width // 4
     angle = torch.arange(side)[:, None] * 16 ** -(torch.arange(quarter) / quarter)
-    row, column = (t.flatten(0, 1) for t in (
-        angle[:, None].expand(-1, side, -1), angle[None].expand(side, -1, -1)
-    ))
+    row, column = (
+        t.flatten(0, 1)
+        for t in (angle[:, None].expand(-1, side, -1), angle[None].expand(side, -1, -1))
+    )
     return torch.cat([column.sin(), column.cos(), row.sin(), row.cos()], dim=1)
 
 

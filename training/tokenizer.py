@@ -17,14 +17,14 @@ from math import ceil
 from pathlib import Path
 
 import torch
-from captions import TEMPLATES, captions
-from emoji import all_emoji
-from fetch import DATA
-from model import Sizes
 from tokenizers import pre_tokenizers, trainers
 
 from aimv2_np.tokenizer import Tokenizer
 from aimv2_np.tokenizer_files import END_OF_WORD, load_backend
+from captions import TEMPLATES, captions
+from emoji import all_emoji
+from fetch import DATA
+from model import Sizes
 
 FOLDER = DATA / "tokenizer"
 BEGIN, END = "<start_of_text>", "<end_of_text>"
