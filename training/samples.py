@@ -226,7 +226,7 @@ SCENES = {
         ("#8fd0ee", "#e6f6fb"),
         (
             *_cloud(150, 20, 92),
-            ("rectangle", "#92d3f5", (0, 170, 256, 260)),
+            ("rectangle", "#92d3f5", (0, 161, 256, 260)),
             ("ellipse", "#f0dfae", (-160, 226, 416, 620)),
         ),
         (
@@ -269,7 +269,7 @@ def _place(picture: Image.Image, drawing: Drawing) -> None:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     scale = drawing.extent / max(image.size)
     width, height = round(image.width * scale), round(image.height * scale)
-    image = image.resize((width, height), Image.Resampling.LANCZOS)
+    image = image.resize((width, height), Image.Resampling.HAMMING)  # no halo, as Lanczos has
     picture.paste(image, (drawing.middle - width // 2, drawing.bottom - height), image)
 
 
@@ -318,8 +318,8 @@ _INTRODUCTION = """\
 All emojis designed by [OpenMoji](https://openmoji.org) – the open-source emoji and icon project.
 License: [CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/)
 
-The drawings were taken from the npm package `{package}`, version {version}, turned into pixels,
-freed of their margins, and changed further as the table says. The changed pictures, the scenes
+The drawings were taken from the npm package `{package}`, version {version}, turned
+into pixels, freed of their margins, and changed further as the table says. The changed pictures, the scenes
 among them, are adaptations of OpenMoji's drawings and are under the same licence, CC BY-SA 4.0:
 who passes them on names OpenMoji, links the licence, says what was changed, and passes changed
 versions on under that licence. The package's own licence does not cover them.
