@@ -319,10 +319,10 @@ All emojis designed by [OpenMoji](https://openmoji.org) – the open-source emoj
 License: [CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/)
 
 The drawings were taken from the npm package `{package}`, version {version}, turned
-into pixels, freed of their margins, and changed further as the table says. The changed pictures, the scenes
-among them, are adaptations of OpenMoji's drawings and are under the same licence, CC BY-SA 4.0:
-who passes them on names OpenMoji, links the licence, says what was changed, and passes changed
-versions on under that licence. The package's own licence does not cover them.
+into pixels, freed of their margins, and changed further as the table says. The changed pictures,
+the scenes among them, are adaptations of OpenMoji's drawings and are under the same licence,
+CC BY-SA 4.0: who passes them on names OpenMoji, links the licence, says what was changed, and
+passes changed versions on under that licence. The package's own licence does not cover them.
 
 The model that ships with the package was never trained on these drawings. `training/samples.py`
 in the source repository makes the pictures and this file.
