@@ -1,8 +1,8 @@
 """AIMv2 in readable NumPy: load any checkpoint, run both encoders, classify an image.
 
     import aimv2_np
-    model = aimv2_np.load("large-patch14-224-lit")
-    print(model.classify("cat.jpg", ["a cat", "a dog"]))
+    model = aimv2_np.load("emoji-lit")  # packaged; for photographs "large-patch14-224-lit"
+    print(model.classify(aimv2_np.samples()["cat"], ["cat", "dog", "pizza"]))
 
 Names are imported when they are first used, so that importing the package stays cheap.
 """
@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "load": "loader",
     "list_models": "loader",
+    "samples": "hub",
     "available_backends": "backend",
     "Backend": "backend",
     "VisionConfig": "config",
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from .errors import ImageError as ImageError
     from .errors import TokenizerError as TokenizerError
     from .errors import VerificationError as VerificationError
+    from .hub import samples as samples
     from .images import ImageProcessor as ImageProcessor
     from .loader import list_models as list_models
     from .loader import load as load

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from .cli_grammar import STAND_IN
+from .cli_grammar import KNOWS
 from .cli_model import opened
 from .cli_screen import PROGRAM, echo, echo_json, fields, note, paragraph, printable, table
 from .config import OFFICIAL, LiTConfig, OfficialModel, TextConfig, VisionConfig
@@ -52,7 +52,8 @@ def models(args: argparse.Namespace) -> int:
 _FOOTNOTE = (
     "texts: has a text encoder, so that it can classify. input: side of the square image in "
     "pixels; any: images as they are. width, blocks: of the vision encoder. download: float32, "
-    "once, from huggingface.co/apple. Folders, files and other hub ids (owner/name) load as well."
+    f"once, from huggingface.co/apple. {KNOWS}. Folders, files and other hub ids (owner/name) load "
+    "as well."
 )
 
 
@@ -60,14 +61,14 @@ def _packaged(name: str) -> dict[str, Any]:
     model = open_model(name)
     facts = _sizes(model.config)
     return {
-        **{"name": name, "packaged": True, "random_weights": name == STAND_IN, "hub_id": None},
+        **{"name": name, "packaged": True, "hub_id": None},
         **{"parameters": model.info["parameters"], **facts, "download_bytes": 0, "cached": True},
     }
 
 
 def _official(model: OfficialModel, cache_dir: str | None) -> dict[str, Any]:
     return {
-        **{"name": model.name, "packaged": False, "random_weights": False, "hub_id": model.hub_id},
+        **{"name": model.name, "packaged": False, "hub_id": model.hub_id},
         **{"parameters": model.parameters, **_sizes(model.config)},
         **{"download_bytes": model.download_bytes},
         "cached": is_cached(model.hub_id, cache_dir=cache_dir),

@@ -14,9 +14,18 @@ from typing import Any, NoReturn
 from . import __version__
 from .cli_screen import PROGRAM, complain
 
-__all__ = ["STAND_IN", "UsageError", "implementation", "make_parser"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "FOR_PHOTOGRAPHS",
+    "KNOWS",
+    "UsageError",
+    "implementation",
+    "make_parser",
+]
 
-STAND_IN = "random-lit"  # the packaged model, until a trained one can be shipped
+DEFAULT_MODEL = "emoji-lit"  # the packaged one
+FOR_PHOTOGRAPHS = "large-patch14-224-lit"
+KNOWS = f"{DEFAULT_MODEL} knows emoji drawings, not photographs"
 Add = Callable[[argparse.ArgumentParser], None]
 
 
@@ -92,9 +101,9 @@ def _texts_options(parser: argparse.ArgumentParser, what: str) -> None:
 def _model_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
-        default=STAND_IN,
         metavar="MODEL",
-        help=f"name, hub id, folder or file (default: {STAND_IN}, whose weights are random)",
+        help=f"name, hub id, folder or file (default: {DEFAULT_MODEL}). {KNOWS}; for photographs "
+        f"use {FOR_PHOTOGRAPHS}",
     )
 
 
@@ -102,7 +111,11 @@ def _model_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:
-    _quiet_option(parser)
+    parser.add_argument(
+        "--sample", default="cat", metavar="NAME", help="the picture (default: cat)"
+    )
+    parser.add_argument("--list", action="store_true", help="print the names of the pictures")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no advice on what to try next")
 
 
 def _classify(parser: argparse.ArgumentParser) -> None:
@@ -193,9 +206,12 @@ _COMMANDS: dict[str, tuple[str, str, str, Add, str]] = {
     "demo": (
         "cli_demo:demo",
         "[options]",
-        "classify a packaged photograph with a packaged model; needs no network",
+        "classify a packaged picture with the packaged model; needs no network",
         _demo,
-        "aimv2-np demo",
+        """\
+aimv2-np demo
+aimv2-np demo --sample pizza
+aimv2-np demo --list""",
     ),
     "classify": (
         "cli_model:classify",
@@ -232,7 +248,7 @@ aimv2-np models --json | jq '.[] | select(.cached).name'""",
         "show a model's layout, sizes, dtype, memory, and whether its weights are sound",
         _info,
         """\
-aimv2-np info random-lit
+aimv2-np info emoji-lit
 aimv2-np info ./my-model --keys
 aimv2-np info weights.safetensors --num-heads 3,2 --json""",
     ),
@@ -242,8 +258,8 @@ aimv2-np info weights.safetensors --num-heads 3,2 --json""",
         "record the activations of a run in a safetensors file",
         _trace,
         """\
-aimv2-np trace random-lit --list
-aimv2-np trace random-lit --image cat.jpg --text "a cat" --out trace.safetensors
+aimv2-np trace emoji-lit --list
+aimv2-np trace emoji-lit --image cat.png --text "a cat" --out trace.safetensors
 aimv2-np trace large-patch14-224 --image cat.jpg --names '*.resid_post' --out x.safetensors""",
     ),
     "doctor": (

@@ -6,13 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .cli_files import check_target, read_lines, save_arrays
-from .cli_grammar import STAND_IN, UsageError
+from .cli_grammar import DEFAULT_MODEL, FOR_PHOTOGRAPHS, KNOWS, UsageError
 from .cli_screen import (
     PROGRAM,
     complain,
@@ -26,7 +25,6 @@ from .cli_screen import (
 )
 from .config import OFFICIAL, VisionConfig, official_name
 from .errors import ConfigError, ImageError
-from .hub import PACKAGED
 from .hub_errors import readable
 from .image_files import load_image
 from .loader import load, open_model
@@ -41,11 +39,6 @@ __all__ = ["classify", "embed", "opened", "trace"]
 
 MOST_SHOWN = 10  # texts per image on the screen, unless --top says otherwise
 MANY = 4  # images from which on a progress bar is worth a line
-
-RANDOM = (
-    f"{STAND_IN} is a stand-in with random weights: its numbers mean nothing; "
-    "a trained model is chosen with --model large-patch14-224-lit"
-)
 
 
 # ---------------------------------------------------------------------------- models
@@ -67,16 +60,18 @@ def opened(args: argparse.Namespace) -> Opened:
     return open_model(args.model, **_where(args))
 
 
+def _name(args: argparse.Namespace) -> str:
+    """The model that was chosen, else the packaged one."""
+    return DEFAULT_MODEL if args.model is None else str(args.model)
+
+
 def _loaded(args: argparse.Namespace) -> VisionPipeline | LiTPipeline:
-    """The model of a command line, with a note if its weights are random."""
-    model = load(args.model, backend=args.backend, dtype=args.dtype, **_where(args))
-    if _is_random(model):
-        note(f"{PROGRAM}: note: {RANDOM}", quiet=args.quiet)
+    """The model of a command line, with a note where none was chosen."""
+    model = load(_name(args), backend=args.backend, dtype=args.dtype, **_where(args))
+    if args.model is None:
+        text = f"{KNOWS}; for photographs add --model {FOR_PHOTOGRAPHS}"
+        note(f"{PROGRAM}: note: {text}", quiet=args.quiet)
     return model
-
-
-def _is_random(model: VisionPipeline | LiTPipeline) -> bool:
-    return Path(model.info["folder"]) == PACKAGED / STAND_IN
 
 
 def _check_before_loading(args: argparse.Namespace, *, all_or_nothing: bool, texts: bool) -> None:
@@ -85,8 +80,8 @@ def _check_before_loading(args: argparse.Namespace, *, all_or_nothing: bool, tex
     hopeless = len(missing) == len(args.images) and not getattr(args, "json", False)
     if missing and (all_or_nothing or hopeless):  # JSON reports each image, whatever happens
         load_image(missing[0])  # raises: there is no such file
-    name = official_name(args.model)
-    if name is None or os.path.exists(args.model):
+    name = official_name(_name(args))
+    if name is None or os.path.exists(_name(args)):
         return
     if isinstance(OFFICIAL[name].config, VisionConfig):
         if texts:
@@ -173,7 +168,6 @@ def _report(
 ) -> dict[str, Any]:
     return {
         "model": model.name,
-        "random_weights": _is_random(model),
         "backend": model.backend.name,
         "dtype": model.dtype,
         "prompt": args.prompt,

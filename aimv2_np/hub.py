@@ -26,7 +26,7 @@ from .hub_download import (
 )
 from .hub_errors import nearest_official
 
-__all__ = ["PACKAGED", "ModelFiles", "is_cached", "packaged_models", "resolve"]
+__all__ = ["PACKAGED", "ModelFiles", "is_cached", "packaged_models", "resolve", "samples"]
 
 PACKAGED = Path(__file__).parent / "models_data"
 _LOADED = (".safetensors", ".msgpack", ".index.json")
@@ -102,6 +102,15 @@ def packaged_models() -> list[str]:
     if not PACKAGED.is_dir():
         return []
     return sorted(path.parent.name for path in PACKAGED.glob("*/config.json"))
+
+
+def samples() -> dict[str, Path]:
+    """The sample pictures shipped inside this package: what each shows -> its PNG file.
+
+    Emoji by an artist that `emoji-lit` was never trained on: single ones such as
+    `samples()["cat"]`, and several in one picture, `scene-…`. SOURCES.md beside them says more.
+    """
+    return {path.stem: path for path in sorted(PACKAGED.glob("samples/*.png"))}
 
 
 def is_cached(

@@ -1,4 +1,4 @@
-"""The fixtures in tests/golden, as the tests use them (see tests/golden/README.md)."""
+"""The fixtures in tests/golden (see its README.md) and tests/data, as the tests use them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from safetensors.numpy import load_file
 import aimv2_np
 
 GOLDEN = Path(__file__).parent / "golden"
+DATA = Path(__file__).parent / "data"
+RANDOM_LIT = DATA / "random-lit"  # tiny, with a tokenizer: where numbers need no meaning
+CAT = DATA / "cat.jpg"  # 451 × 300: not square, no multiple of 14
 
 # case -> layouts that hold its weights
 LAYOUTS = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden_cases import inputs, load
+from golden_cases import RANDOM_LIT, inputs, load
 
 import aimv2_np
 from aimv2_np import backend as backends
@@ -75,7 +75,7 @@ def test_an_unknown_backend_is_an_error_that_lists_the_known() -> None:
 
 
 def load_with(**options: Any) -> Any:
-    return aimv2_np.load("random-lit", **options)
+    return aimv2_np.load(RANDOM_LIT, **options)
 
 
 def test_dtypes_and_devices_that_numpy_does_not_have() -> None:
@@ -160,7 +160,7 @@ def device_backend(calls: set[str]) -> backends.Backend:
 def test_a_backend_with_arrays_of_its_own() -> None:
     """No NumPy function touches the backend's arrays, and every public method still works."""
     calls: set[str] = set()
-    plain = aimv2_np.load("random-lit", dtype="float64")
+    plain = aimv2_np.load(RANDOM_LIT, dtype="float64")
     device = copy.copy(plain)
     model = (plain.config, to_device(plain.params), device_backend(calls), "float64")
     aimv2_np.LiT.__init__(device, *model)

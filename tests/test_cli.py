@@ -1,17 +1,21 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import struct
 import subprocess
 import sys
+import textwrap
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from golden_cases import CAT as CAT_PATH
+from golden_cases import RANDOM_LIT
 from safetensors.numpy import load_file, save_file
 
 import aimv2_np
@@ -21,9 +25,12 @@ from aimv2_np.config import OFFICIAL
 from aimv2_np.errors import AIMv2Error
 
 GOLDEN = Path(__file__).parent / "golden"
-PACKAGED = Path(aimv2_np.__file__).parent / "models_data"
-CAT = str(PACKAGED / "images" / "cat.jpg")
+CAT = str(CAT_PATH)
 NATIVE = str(GOLDEN / "vision-native" / "transformers")
+NOTE = (
+    "aimv2-np: note: emoji-lit knows emoji drawings, not photographs; for photographs add "
+    "--model large-patch14-224-lit\n"
+)
 COMMANDS = ("demo", "classify", "embed", "models", "info", "trace", "doctor")
 
 
@@ -49,7 +56,7 @@ def run(capsys):
 
 @pytest.fixture(scope="module")
 def model():
-    return aimv2_np.load("random-lit")
+    return aimv2_np.load("emoji-lit")
 
 
 def one_error(err):
@@ -93,8 +100,6 @@ def test_examples_of_the_help_can_be_parsed(run, command, capsys):
         parser.parse_args([command, "--help"])
     examples = capsys.readouterr().out.partition("examples:\n")[2].splitlines()
     for line in examples:
-        import shlex
-
         words = shlex.split(re.split(r"[|>]", line)[0])[1:]
         assert parser.parse_args(words).command == command
 
@@ -116,9 +121,9 @@ def test_examples_of_the_help_can_be_parsed(run, command, capsys):
         ("embed", CAT, "--out", "x.npz", "--pool", "mean", "--patches"),
         ("embed", CAT, "--out", "x.npz", "--pool", "max"),
         ("info",),
-        ("trace", "random-lit"),
-        ("trace", "random-lit", "--out", "x.safetensors"),
-        ("trace", "random-lit", "--image", CAT),
+        ("trace", "emoji-lit"),
+        ("trace", "emoji-lit", "--out", "x.safetensors"),
+        ("trace", "emoji-lit", "--image", CAT),
         ("doctor", "cough"),
         ("--vers",),
     ],
@@ -154,7 +159,7 @@ def test_errors_speak_of_options(run, tmp_path):
 
 
 def test_errors_speak_of_the_option_revision(run):
-    code, _, err = run("info", "random-lit", "--revision", "v2")
+    code, _, err = run("info", "emoji-lit", "--revision", "v2")
     assert code == 1
     assert "--revision v2 was given" in one_error(err)
     assert "leave --revision out" in err
@@ -196,25 +201,68 @@ def test_warnings_are_one_line_without_a_source(run):
     code, _, err = run("classify", CAT, "--texts", "a " * 40, "b", "--quiet")
     assert code == 0
     assert len(err.splitlines()) == 1
-    assert err.startswith("aimv2-np: warning: cut to 16 tokens: text 1 by ")
+    assert err.startswith("aimv2-np: warning: cut to 32 tokens: text 1 by ")
 
 
 # ---------------------------------------------------------------------------- demo, classify
 
 
-def test_demo(run):
+def test_demo(run, model):
     code, out, err = run("demo")
     assert (code, err) == (0, "")
-    shown = dict(re.findall(r"^  (\w+(?: \w+)*) +(\d+\.\d) %", out, re.MULTILINE))
-    assert set(shown) == {"cat", "dog", "bird", "cup of tea", "city"}
-    assert sum(map(float, shown.values())) == pytest.approx(100, abs=0.3)
-    assert "█" in out
-    assert "RANDOM" in out
+    words = [name for name in aimv2_np.samples() if not name.startswith("scene-")]
+    result = model.classify(aimv2_np.samples()["cat"], words, prompt="a drawing of the {}")
+    shown = [(w, float(p)) for w, p in re.findall(r"^  (\w+) +(\d+\.\d) %", out, re.MULTILINE)]
+    best = result.top(6)[0]
+    assert [word for word, _ in shown] == [word for word, _ in best]
+    assert [p for _, p in shown] == pytest.approx([100 * p for _, p in best], abs=0.051)
+    assert "cat.png, drawn by OpenMoji" in out
+    assert "never trained on" in " ".join(out.split())
+    assert re.search(r"computed in \d\.\d\d s", out)
     assert "--model large-patch14-224-lit" in out
+
+
+def test_demo_of_another_sample(run):
+    code, out, err = run("demo", "--sample", "scene-cat-and-pizza")
+    assert (code, err) == (0, "")
+    assert "\nscene-cat-and-pizza.png: " in out
+    code, out, err = run("demo", "--sample", "piza")
+    assert (code, out) == (2, "")
+    assert "there is no sample 'piza'; --list names" in err
+
+
+def test_demo_lists_the_samples(run):
+    assert run("demo", "--list") == (0, "\n".join(aimv2_np.samples()) + "\n", "")
 
 
 def test_demo_quiet_leaves_the_advice_out(run):
     assert "aimv2-np classify" not in run("demo", "--quiet")[1]
+
+
+def test_what_the_demo_advises_works(run, tmp_path, monkeypatch):
+    """Every command without a network as it is printed, and the lines of Python."""
+    monkeypatch.chdir(tmp_path)
+    _, out, _ = run("demo")
+    offline = out.partition("Try next")[2].partition("For photographs")[0]
+    commands = re.findall(r"^  aimv2-np (.*)$", offline, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == [
+        *("demo", "classify", "trace", "info", "doctor"),
+    ]
+    for command in commands:
+        code, _, err = run(*shlex.split(command))
+        assert (code, "error" in err) == (0, False), command
+    python = offline.partition("# in Python\n")[2].partition("\n\n")[0]
+    exec(textwrap.dedent(python), {})
+
+
+def test_classify_says_so_only_where_no_model_was_chosen(run):
+    options = ("classify", CAT, "--texts", "a", "b")
+    assert run(*options)[2] == NOTE
+    assert run(*options, "--quiet")[2] == ""
+    assert run(*options, "--model", "emoji-lit")[2] == ""
+    code, _, err = run(*options, "--model", "")
+    assert code == 1
+    assert "'' cannot be the name of a model" in one_error(err)
 
 
 def test_classify_prints_what_the_library_computes(run, model):
@@ -223,7 +271,7 @@ def test_classify_prints_what_the_library_computes(run, model):
     lines = [f"  {label}  {100 * p:5.1f} %" for label, p in expected]
     assert code == 0
     assert [line[: len(lines[0])] for line in out.splitlines()] == [CAT[: len(lines[0])], *lines]
-    assert "random weights" in err
+    assert err == NOTE
 
 
 def test_classify_json(run, model):
@@ -233,11 +281,7 @@ def test_classify_json(run, model):
     )
     found = json.loads(out)
     assert (code, err) == (0, "")
-    assert (found["model"], found["random_weights"], found["prompt"]) == (
-        "random-lit",
-        True,
-        "a {}",
-    )
+    assert (found["model"], found["prompt"]) == ("emoji-lit", "a {}")
     assert [result["image"] for result in found["results"]] == [CAT, CAT]
     (expected,) = model.classify([CAT], texts, prompt="a {}").top()
     for result in found["results"]:
@@ -358,12 +402,12 @@ def test_embed_to_npz(run, tmp_path, model):
     target = tmp_path / "x.npz"
     code, out, err = run("embed", CAT, CAT, "--texts", "a cat", "--out", target)
     assert (code, out) == (0, "")
-    assert f"wrote {target}: text_embeds (1, 40), image_embeds (2, 40)" in err
+    assert f"wrote {target}: text_embeds (1, 128), image_embeds (2, 128)" in err
     with np.load(target, allow_pickle=False) as found:
         np.testing.assert_array_equal(found["image_embeds"], model.encode_image([CAT, CAT]))
         np.testing.assert_array_equal(found["text_embeds"], model.encode_text(["a cat"]))
         assert (found["images"].tolist(), found["texts"].tolist()) == ([CAT, CAT], ["a cat"])
-        assert found["model"] == "random-lit"
+        assert found["model"] == "emoji-lit"
     assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
 
 
@@ -375,7 +419,7 @@ def test_embed_to_safetensors_with_names(run, tmp_path, model):
     np.testing.assert_array_equal(load_file(target)["patch_features"], model.patch_features([CAT]))
     with safe_open(target, "np") as file:
         assert json.loads(file.metadata()["images"]) == [CAT]
-        assert file.metadata()["model"] == "random-lit"
+        assert file.metadata()["model"] == "emoji-lit"
 
 
 def test_embed_texts_alone(run, tmp_path):
@@ -416,7 +460,7 @@ def test_embed_does_not_overwrite(run, tmp_path):
     assert "exists already; --force replaces it" in one_error(err)
     assert target.read_text() == "mine"
     assert run("embed", CAT, "--out", target, "--force", "-q")[0] == 0
-    assert np.load(target)["image_embeds"].shape == (1, 40)
+    assert np.load(target)["image_embeds"].shape == (1, 128)
 
 
 def test_embed_writes_all_or_nothing(run, tmp_path):
@@ -460,7 +504,7 @@ def test_models_lists_all(run):
     code, out, err = run("models")
     assert (code, err) == (0, "")
     names = [line.split()[0] for line in out.split("\n\n")[0].splitlines()[1:]]
-    assert names == ["random-lit", *OFFICIAL]
+    assert names == ["emoji-lit", *OFFICIAL]
     assert re.search(
         r"^large-patch14-224-lit +yes +224 +437 M +1024 +24 +1.75 GB", out, re.MULTILINE
     )
@@ -475,7 +519,7 @@ def test_models_says_what_is_cached(run, tmp_path):
     (commit / "model.safetensors").write_bytes(b"")
     _, out, _ = run("models", "--json", "--cache-dir", tmp_path)
     found = {m["name"]: m for m in json.loads(out)}
-    assert [name for name, m in found.items() if m["cached"]] == ["random-lit", "huge-patch14-336"]
+    assert [name for name, m in found.items() if m["cached"]] == ["emoji-lit", "huge-patch14-336"]
     assert found["huge-patch14-336"]["download_bytes"] == pytest.approx(2.73e9, rel=2e-3)
     assert found["large-patch14-native"]["image_size"] is None
     assert re.search(r"huge-patch14-336 .*cached$", run("models", "--cache-dir", tmp_path)[1], re.M)
@@ -513,7 +557,7 @@ def test_info_tells_every_layout(run, layout, options):
 
 
 def test_info_on_the_screen(run):
-    code, out, _ = run("info", "random-lit")
+    code, out, _ = run("info", RANDOM_LIT)
     assert code == 0
     for words in (
         "layout     transformers",
@@ -526,18 +570,18 @@ def test_info_on_the_screen(run):
 
 
 def test_info_lists_the_keys_of_the_file(run):
-    stored = load_file(PACKAGED / "random-lit" / "model.safetensors")
-    _, out, _ = run("info", "random-lit", "--keys")
+    stored = load_file(RANDOM_LIT / "model.safetensors")
+    _, out, _ = run("info", RANDOM_LIT, "--keys")
     listed = dict(re.findall(r"^  (\S+) +float32 +(\(.*\))$", out, re.MULTILINE))
     assert listed == {key: str(array.shape) for key, array in stored.items()}
-    _, out, _ = run("info", "random-lit", "--keys", "--json")
+    _, out, _ = run("info", RANDOM_LIT, "--keys", "--json")
     keys = {key["key"]: tuple(key["shape"]) for key in json.loads(out)["keys"]}
     assert keys == {key: array.shape for key, array in stored.items()}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_info_finds_what_is_not_finite(run, tmp_path, value):
-    shutil.copytree(PACKAGED / "random-lit", tmp_path / "m")
+    shutil.copytree(RANDOM_LIT, tmp_path / "m")
     file = tmp_path / "m" / "model.safetensors"
     arrays = load_file(file)
     key = "vision_model.encoder.layers.1.ffn.up_proj.weight"
@@ -554,8 +598,8 @@ def test_info_finds_what_is_not_finite(run, tmp_path, value):
 
 def test_info_notes_when_reading_takes_time(run, monkeypatch):
     monkeypatch.setattr("aimv2_np.cli_about.BIG", 1000)
-    assert "292.13 kB to look for NaN and Inf (--no-check" in run("info", "random-lit")[2]
-    assert run("info", "random-lit", "--quiet")[2] == ""
+    assert "292.13 kB to look for NaN and Inf (--no-check" in run("info", RANDOM_LIT)[2]
+    assert run("info", RANDOM_LIT, "--quiet")[2] == ""
 
 
 def test_info_names_official_models_of_the_same_architecture():
@@ -571,17 +615,17 @@ def test_info_names_official_models_of_the_same_architecture():
 
 
 def test_trace_lists_names(run, model):
-    code, out, err = run("trace", "random-lit", "--list")
+    code, out, err = run("trace", "emoji-lit", "--list")
     assert (code, err) == (0, "")
     assert out.splitlines() == aimv2_np.activation_names(model.config)
-    _, out, _ = run("trace", "random-lit", "--list", "--names", "*.norm")
+    _, out, _ = run("trace", "emoji-lit", "--list", "--names", "*.norm")
     assert out.splitlines() == ["vision.norm", "text.norm"]
 
 
 def test_trace_of_a_pattern_that_nothing_matches(run, tmp_path):
     target = tmp_path / "t.safetensors"
     for rest in (("--list",), ("--image", CAT, "--out", target)):
-        code, out, err = run("trace", "random-lit", "--names", "*.nrom", *rest)
+        code, out, err = run("trace", "emoji-lit", "--names", "*.nrom", *rest)
         assert (code, out) == (1, "")
         assert "no activation matches '*.nrom'" in one_error(err)
     assert not target.exists()
@@ -590,7 +634,7 @@ def test_trace_of_a_pattern_that_nothing_matches(run, tmp_path):
 def test_trace_records(run, tmp_path, model):
     target = tmp_path / "t.safetensors"
     code, out, err = run(
-        "trace", "random-lit", "--image", CAT, "--text", "a cat", "a dog", "--out", target
+        "trace", "emoji-lit", "--image", CAT, "--text", "a cat", "a dog", "--out", target
     )
     assert (code, out) == (0, "")
     assert "activations" in err
@@ -598,7 +642,7 @@ def test_trace_records(run, tmp_path, model):
     expected = model.trace(images=[CAT], texts=["a cat", "a dog"])
     assert list(found) == list(expected)
     np.testing.assert_array_equal(found["logits_per_image"], expected["logits_per_image"])
-    assert found.metadata["model"] == "random-lit"
+    assert found.metadata["model"] == "emoji-lit"
 
 
 def test_trace_of_some_names_in_float64(run, tmp_path):
@@ -617,7 +661,7 @@ def test_trace_refuses(run, tmp_path):
     assert "vision-only" in one_error(err)
     assert not list(tmp_path.iterdir())
     target.write_text("mine")
-    code, _, err = run("trace", "random-lit", "--image", CAT, "--out", target)
+    code, _, err = run("trace", "emoji-lit", "--image", CAT, "--out", target)
     assert code == 1
     assert "--force" in one_error(err)
     assert target.read_text() == "mine"
@@ -689,7 +733,7 @@ def test_any_encoding_can_show_it(encoding):
 
 
 @posix
-@pytest.mark.parametrize("argv", [("--help",), ("info", "random-lit", "--keys"), ("demo",)])
+@pytest.mark.parametrize("argv", [("--help",), ("info", "emoji-lit", "--keys"), ("demo",)])
 def test_a_reader_that_leaves_is_no_error(argv):
     reading, writing = os.pipe()
     os.close(reading)
@@ -738,7 +782,7 @@ def interrupt(argv, seen, folder):
 @posix
 def test_ctrl_c_leaves_nothing_behind(tmp_path):
     argv = ["embed", *[CAT] * 5000, "--out", "x.npz"]
-    code, err = interrupt(argv, b"random weights", tmp_path)
+    code, err = interrupt(argv, b"note: ", tmp_path)
     assert code == 130
     assert err.startswith("aimv2-np: interrupted")
     assert len(err.splitlines()) == 1

@@ -120,14 +120,14 @@ def test_the_wanted_versions_are_those_of_the_package():
 
 
 def test_a_wrong_result_is_a_problem(run, monkeypatch):
-    monkeypatch.setattr(doctor, "LOGITS", (0.1, 2.155325))
+    monkeypatch.setattr(doctor, "LOGITS", tuple(2 * logit for logit in doctor.LOGITS))
     code, out = run()
     assert code == 1
-    assert re.search(r"PROBLEM: test run on numpy: .* differs .* by 7\.9e-02", out)
+    assert re.search(r"PROBLEM: test run on numpy: .* differs .* by 5\.0e-01", out)
 
 
 def test_a_result_that_is_no_number_is_a_problem(run, monkeypatch):
-    monkeypatch.setattr(doctor, "LOGITS", (float("nan"), 2.155325))
+    monkeypatch.setattr(doctor, "LOGITS", (float("nan"), doctor.LOGITS[1]))
     code, out = run("--json")
     assert code == 1
     assert "differs" in json.loads(out)["problems"][0]

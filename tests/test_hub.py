@@ -288,12 +288,12 @@ def test_nearest_official_names(name: str, nearest: str) -> None:
 
 def test_packaged_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_module, "PACKAGED", tmp_path)
-    write(tmp_path / "random-lit", "model.safetensors", "config.json", "vocab.json")
+    write(tmp_path / "small-lit", "model.safetensors", "config.json", "vocab.json")
     write(tmp_path / "__pycache__")
-    assert packaged_models() == ["random-lit"]
-    files = resolve("random-lit")
-    assert files.weights == (tmp_path / "random-lit" / "model.safetensors",)
-    assert files.folder == tmp_path / "random-lit"
+    assert packaged_models() == ["small-lit"]
+    files = resolve("small-lit")
+    assert files.weights == (tmp_path / "small-lit" / "model.safetensors",)
+    assert files.folder == tmp_path / "small-lit"
     monkeypatch.setattr(hub_module, "PACKAGED", tmp_path / "nowhere")
     assert packaged_models() == []
 

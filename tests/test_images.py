@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from golden_cases import CAT, RANDOM_LIT
 from PIL import Image, ImageOps
 
-import aimv2_np
 from aimv2_np.errors import AIMv2Warning, ConfigError, ImageError
 from aimv2_np.images import ImageProcessor, as_list, load_image
 
-DATA = Path(aimv2_np.__file__).parent / "models_data"
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
 STD = np.array([0.26862954, 0.26130258, 0.27577711])
 PLAIN = ImageProcessor(do_resize=False, do_center_crop=False, do_rescale=False, do_normalize=False)
@@ -181,7 +180,7 @@ def test_an_animation_gives_its_first_frame(format: str, tmp_path: Path) -> None
 
 
 def test_progressive_jpeg() -> None:
-    image = load_image(DATA / "images/cat.jpg")
+    image = load_image(CAT)
     again = Image.open(io.BytesIO(saved(image, "JPEG", quality=95, progressive=True)))
     assert again.info["progressive"]
     difference = np.asarray(load_image(again)).astype(int) - np.asarray(image)
@@ -233,7 +232,7 @@ def test_one_image_or_several() -> None:
 
 
 def test_paths_pil_images_and_arrays_give_the_same() -> None:
-    path = DATA / "images/cat.jpg"
+    path = CAT
     with Image.open(path) as image:
         found = ImageProcessor.for_size(42)([path, str(path), image, np.asarray(image)])
     assert len(found) == 4
@@ -253,7 +252,7 @@ def test_files_are_closed_and_images_of_the_user_are_left_alone(tmp_path: Path) 
         pytest.skip("this system does not list open files in /proc")
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     before = len(os.listdir(handles))
-    kept = [load_image(DATA / "images/cat.jpg") for _ in range(3)]
+    kept = [load_image(CAT) for _ in range(3)]
     for _ in range(3):
         with pytest.raises(ImageError):
             load_image(tmp_path / "bad.png")
@@ -267,7 +266,7 @@ def test_files_are_closed_and_images_of_the_user_are_left_alone(tmp_path: Path) 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    jpeg = (DATA / "images/cat.jpg").read_bytes()
+    jpeg = CAT.read_bytes()
     (tmp_path / "text.jpg").write_text("this is no photograph")
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "truncated.jpg").write_bytes(jpeg[:9000])
@@ -359,7 +358,7 @@ def test_unusable_sources(source: Any, message: str) -> None:
 
 
 def test_a_closed_image() -> None:
-    image = Image.open(DATA / "images/cat.jpg")
+    image = Image.open(CAT)
     image.close()
     with pytest.raises(ImageError, match="the image was closed"):
         load_image(image)
@@ -405,7 +404,7 @@ def test_without_conversion_only_three_channels_are_taken(image: Any) -> None:
 def test_damaged_files_give_an_image_or_an_image_error(format: str, tmp_path: Path) -> None:
     """60 mutations of each format; a decoder must not let its own exceptions out."""
     draw = random.Random(format)
-    whole = saved(load_image(DATA / "images/cat.jpg").resize((40, 30)), format)
+    whole = saved(load_image(CAT).resize((40, 30)), format)
     refused = 0
     for _ in range(60):
         data = bytearray(whole)
@@ -424,8 +423,8 @@ def test_damaged_files_give_an_image_or_an_image_error(format: str, tmp_path: Pa
 # ---------------------------------------------------------------------------- settings
 
 
-def test_the_packaged_settings_are_the_official_ones() -> None:
-    raw = json.loads((DATA / "random-lit/preprocessor_config.json").read_text())
+def test_the_defaults_are_the_official_settings() -> None:
+    raw = json.loads((RANDOM_LIT / "preprocessor_config.json").read_text())
     assert ImageProcessor.from_json(raw) == ImageProcessor.for_size(42)
     assert ImageProcessor.from_json({}) == ImageProcessor.for_size(224) == ImageProcessor()
     native = ImageProcessor.for_size(None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden_cases import GOLDEN, inputs, load
+from golden_cases import GOLDEN, RANDOM_LIT, inputs, load
 from PIL import Image
 
 import aimv2_np
@@ -300,7 +300,7 @@ def test_pooling_of_a_vision_only_model_is_asked_for(absolute: Any) -> None:
 
 
 def test_classify_gives_the_softmax_of_the_logits() -> None:
-    model = aimv2_np.load("random-lit", dtype="float64")
+    model = aimv2_np.load(RANDOM_LIT, dtype="float64")
     images = RNG.integers(0, 256, (2, 60, 50, 3), dtype=np.uint8)
     labels = ["a cat", "two dogs"]
     result = model.classify(images, labels)
@@ -332,20 +332,20 @@ def test_classify_gives_the_softmax_of_the_logits() -> None:
     ],
 )
 def test_what_are_no_labels(texts: Any, message: str) -> None:
-    model = aimv2_np.load("random-lit")
+    model = aimv2_np.load(RANDOM_LIT)
     with pytest.raises(aimv2_np.TokenizerError, match=message):
         model.classify(np.zeros((50, 60, 3), np.uint8), texts)
 
 
 @pytest.mark.parametrize("prompt", [None, ["{}"], b"{}", "a photo"])
 def test_what_are_no_prompts(prompt: Any) -> None:
-    model = aimv2_np.load("random-lit")
+    model = aimv2_np.load(RANDOM_LIT)
     with pytest.raises(aimv2_np.ConfigError, match="has no {}"):
         model.classify(np.zeros((50, 60, 3), np.uint8), ["a cat"], prompt=prompt)
 
 
 def test_an_iterator_of_images_is_read_once() -> None:
-    model = aimv2_np.load("random-lit")
+    model = aimv2_np.load(RANDOM_LIT)
     images = list(RNG.integers(0, 256, (2, 50, 60, 3), dtype=np.uint8))
     found = model.classify(iter(images), ["a cat", "a dog"])
     assert np.array_equal(
@@ -369,7 +369,7 @@ def test_the_table_of_a_classification() -> None:
 
 
 def test_nan_in_the_weights_is_an_error_not_an_answer() -> None:
-    model = aimv2_np.load("random-lit")
+    model = aimv2_np.load(RANDOM_LIT)
     model.params = model.params._replace(
         text_projector=np.full_like(model.params.text_projector, np.nan)
     )
@@ -384,7 +384,7 @@ def test_exif_is_passed_on() -> None:
     lying = Image.fromarray(pixels)
     lying.getexif()[0x0112] = 6
     raw, upright = pixels, np.rot90(pixels, -1)
-    lit, native = aimv2_np.load("random-lit"), load("vision-absolute")
+    lit, native = aimv2_np.load(RANDOM_LIT), load("vision-absolute")
     for exif, seen in [(True, upright), (False, raw)]:
         for method in (lit.preprocess, lit.encode_image, lit.patch_features, native.preprocess):
             assert np.array_equal(method(lying, exif=exif), method(seen))
@@ -414,7 +414,7 @@ def test_positions_are_resampled_by_every_method_that_offers_it(lit: Any, absolu
 
 
 def test_embeddings_as_they_are_projected() -> None:
-    model = aimv2_np.load("random-lit")
+    model = aimv2_np.load(RANDOM_LIT)
     image = RNG.integers(0, 256, (50, 60, 3), dtype=np.uint8)
     raw = model.encode_image(image, normalize=False)
     assert np.array_equal(raw, model.image_features(model.preprocess(image)))
@@ -438,7 +438,7 @@ def test_a_vision_only_model_with_a_head_uses_it(lit: Any) -> None:
 
 
 def test_many_texts_run_in_batches_with_the_same_result(monkeypatch: Any) -> None:
-    model = aimv2_np.load("random-lit", dtype="float64")
+    model = aimv2_np.load(RANDOM_LIT, dtype="float64")
     words = ["cat", "dog", "a red bird", "sun"] * 40
     batches, run = [], model.text.forward
     monkeypatch.setattr(

@@ -12,19 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from golden_cases import RANDOM_LIT
 
-import aimv2_np
 from aimv2_np.errors import AIMv2Warning, TokenizerError
 from aimv2_np.tokenizer import Tokenizer
 
-DEMO = Path(aimv2_np.__file__).parent / "models_data/random-lit"
 RECORD = Path(__file__).parent / "data/clip_tokens.json"
 RECORDED: list[tuple[str, list[int]]] = json.loads(RECORD.read_text())
 FILES = ("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json")
 BEGIN, END = 97, 98
 
 
-def read(folder: Path = DEMO, **settings: Any) -> Tokenizer:
+def read(folder: Path = RANDOM_LIT, **settings: Any) -> Tokenizer:
     settings = {"max_length": 16, "eos_token_id": END, "vocab_size": 99} | settings
     return Tokenizer.from_folder(folder, **settings)
 
@@ -36,15 +35,15 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of the packaged tokenizer, to be damaged."""
+    """A copy of the tiny tokenizer, to be damaged."""
     for name in FILES:
-        shutil.copy(DEMO / name, tmp_path)
+        shutil.copy(RANDOM_LIT / name, tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
-    """The packaged tokenizer as one tokenizer.json."""
+    """The tiny tokenizer as one tokenizer.json."""
     text = read()._backend.to_str()
     (tmp_path / "tokenizer.json").write_text(text)
     return tmp_path
@@ -73,7 +72,7 @@ def test_a_sentence_worked_by_hand(tokenizer: Tokenizer) -> None:
 
 
 def test_the_vocabulary_is_small_but_whole(tokenizer: Tokenizer) -> None:
-    vocab = json.loads((DEMO / "vocab.json").read_text())
+    vocab = json.loads((RANDOM_LIT / "vocab.json").read_text())
     assert sorted(vocab.values()) == list(range(99))
     plain = "the quick brown fox jumps over the lazy dog, it's 0123456789 ( - ; : & / ? ! ) ..."
     assert END not in ids(tokenizer, plain, 1000)[1:-1]
@@ -195,7 +194,7 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
     looked_for = r"looked for tokenizer\.json, or vocab\.json and merges\.txt"
     with pytest.raises(TokenizerError, match=looked_for + ", found none of them; vision-only"):
         read(tmp_path)
-    shutil.copy(DEMO / "vocab.json", tmp_path)
+    shutil.copy(RANDOM_LIT / "vocab.json", tmp_path)
     with pytest.raises(TokenizerError, match=r"found vocab\.json only"):
         read(tmp_path)
     with pytest.raises(TokenizerError, match="found none of them"):
@@ -357,7 +356,7 @@ def test_the_librarys_panics_are_caught_but_an_interrupt_is_not() -> None:
 def test_random_damage_gives_a_tokenizer_or_a_tokenizer_error(folder: Path, name: str) -> None:
     """150 mutations of each file; nothing of the Rust library's own may get out."""
     draw = random.Random(name)
-    original = (DEMO / name).read_bytes()
+    original = (RANDOM_LIT / name).read_bytes()
     refused = 0
     for _ in range(150):
         data = bytearray(original)

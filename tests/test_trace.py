@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden_cases import inputs, load
+from golden_cases import RANDOM_LIT, inputs, load
 from safetensors.numpy import save_file
 
 import aimv2_np
@@ -126,7 +126,7 @@ def test_scores_are_not_made_unless_asked_for(lit: Any) -> None:
 
 
 def test_images_and_texts_or_tensors(lit: Any) -> None:
-    model = aimv2_np.load("random-lit")
+    model = aimv2_np.load(RANDOM_LIT)
     image = RNG.integers(0, 256, (50, 60, 3), dtype=np.uint8)
     trace = model.trace(image, ["a cat", "two dogs"])
     assert np.array_equal(trace["pixel_values"], model.preprocess(image))
@@ -284,7 +284,7 @@ def test_a_trace_is_never_silently_empty(lit: Any) -> None:
     image = list(lit.trace(pixel_values=pixels))
     assert image == aimv2_np.activation_names(lit.config, texts=False)
     with pytest.raises(aimv2_np.ConfigError, match="pass one of texts and input_ids"):
-        aimv2_np.load("random-lit").trace(texts="a cat", attention_mask=[[1]])
+        aimv2_np.load(RANDOM_LIT).trace(texts="a cat", attention_mask=[[1]])
 
 
 def test_the_largest_image_can_be_traced_without_its_scores() -> None:

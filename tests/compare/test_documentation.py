@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from golden_cases import CAT, RANDOM_LIT
 from PIL import Image
 from transformers import (
     Aimv2Config,
@@ -25,15 +26,10 @@ from transformers import (
     AutoProcessor,
 )
 
-import aimv2_np
-
 from .helpers import REPAIRED, SINGLE, assert_equal, load, randomise
 
 pytestmark = pytest.mark.compare
 
-DATA = Path(aimv2_np.__file__).parent / "models_data"
-PHOTO = DATA / "images" / "cat.jpg"  # 451 × 300: not square, no multiple of 14
-STAND_IN = DATA / "random-lit"
 TEXTS = ["Picture of a dog.", "Picture of a cat.", "Picture of a horse."]
 TOWER = {
     "hidden_size": 24,
@@ -50,7 +46,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = Aimv2VisionModel(Aimv2VisionConfig(**TOWER, is_native=True, use_head=False))
     randomise(model, seed=4)
     model.save_pretrained(folder)
-    raw = json.loads((STAND_IN / "preprocessor_config.json").read_text())
+    raw = json.loads((RANDOM_LIT / "preprocessor_config.json").read_text())
     raw |= {"do_resize": False, "do_center_crop": False}
     (folder / "preprocessor_config.json").write_text(json.dumps(raw))
     return folder
@@ -58,7 +54,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def lit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of large-patch14-224-lit's kind: images of 42 pixels, the packaged stand-in's tokenizer."""
+    """Of large-patch14-224-lit's kind: images of 42 pixels, tests/data's tiny tokenizer."""
     folder = tmp_path_factory.mktemp("lit")
     text = {**TOWER, "vocab_size": 99, "max_position_embeddings": 20, "eos_token_id": 98}
     config = Aimv2Config(
@@ -69,17 +65,17 @@ def lit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = Aimv2Model(config)
     randomise(model, seed=6)
     model.save_pretrained(folder)
-    shutil.copy(STAND_IN / "preprocessor_config.json", folder)
+    shutil.copy(RANDOM_LIT / "preprocessor_config.json", folder)
     for name in ("vocab.json", "merges.txt", "special_tokens_map.json"):
-        shutil.copy(STAND_IN / name, folder)
-    tokenizer = json.loads((STAND_IN / "tokenizer_config.json").read_text())
+        shutil.copy(RANDOM_LIT / name, folder)
+    tokenizer = json.loads((RANDOM_LIT / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**tokenizer, "model_max_length": 20}))
     return folder
 
 
 def test_vision_features_of_an_image_at_its_own_size(native: Path) -> None:
     """The page's first example."""
-    image = Image.open(PHOTO)
+    image = Image.open(CAT)
     processor = AutoImageProcessor.from_pretrained(native)
     model = AutoModel.from_pretrained(native)
     inputs = processor(images=image, return_tensors="pt")
@@ -92,7 +88,7 @@ def test_vision_features_of_an_image_at_its_own_size(native: Path) -> None:
 
 def zero_shot(folder: Path, texts: list[str], **options: Any) -> torch.Tensor:
     """The page's second example, as it stands there: probabilities, (images, texts)."""
-    image = Image.open(PHOTO)
+    image = Image.open(CAT)
     processor = AutoProcessor.from_pretrained(folder, **options)
     model = AutoModel.from_pretrained(folder)
     inputs = processor(images=image, text=texts, return_tensors="pt", padding=True)
@@ -106,7 +102,7 @@ def test_zero_shot_classification(lit: Path) -> None:
     With this vocabulary the horse takes more tokens, so the batch is padded and transformers is
     causal. `backend="pil"`: its default resizes with torchvision, whose rounding differs (below).
     """
-    answer = load(lit).classify(PHOTO, TEXTS, prompt="{}")
+    answer = load(lit).classify(CAT, TEXTS, prompt="{}")
     assert_equal(answer.probabilities, zero_shot(lit, TEXTS, backend="pil"), SINGLE)
     assert answer.probabilities.std() > 0.1  # not the uniform answer that agrees by itself
 
@@ -118,7 +114,7 @@ def test_texts_of_equal_length_meet_transformers_mistake(lit: Path) -> None:
     the original's; padding the batch by one token gives the original's, and ours.
     """
     texts = TEXTS[:2]
-    answer = load(lit).classify(PHOTO, texts, prompt="{}").probabilities
+    answer = load(lit).classify(CAT, texts, prompt="{}").probabilities
     theirs = zero_shot(lit, texts, backend="pil").detach().numpy()
     assert np.abs(theirs - answer).max() > 0.01, REPAIRED
     longer = zero_shot(lit, TEXTS, backend="pil")[:, :2]  # the same two, padded for the horse
@@ -131,9 +127,9 @@ def test_transformers_default_image_backend_is_not_pillow(lit: Path) -> None:
     Ours are equal to the Pillow backend's to the last bit (test_images.py), which is what the
     checkpoints were published with.
     """
-    ours = load(lit).preprocess(PHOTO)
+    ours = load(lit).preprocess(CAT)
     default, pillow = (
-        AutoImageProcessor.from_pretrained(lit, **options)(Image.open(PHOTO), return_tensors="pt")
+        AutoImageProcessor.from_pretrained(lit, **options)(Image.open(CAT), return_tensors="pt")
         for options in ({}, {"backend": "pil"})
     )
     np.testing.assert_array_equal(ours, pillow.pixel_values)
@@ -149,5 +145,5 @@ def test_processor_saved_by_transformers_5(lit: Path, tmp_path: Path) -> None:
     processor = AutoProcessor.from_pretrained(lit, backend="pil", image_mean=[0.1, 0.2, 0.3])
     AutoModel.from_pretrained(lit).save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    expected = processor(images=Image.open(PHOTO), return_tensors="pt").pixel_values
-    np.testing.assert_array_equal(load(tmp_path).preprocess(PHOTO), expected)
+    expected = processor(images=Image.open(CAT), return_tensors="pt").pixel_values
+    np.testing.assert_array_equal(load(tmp_path).preprocess(CAT), expected)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from golden_cases import CAT, RANDOM_LIT
 from PIL import Image
 from test_official import LARGE_224, LIT_LOGITS, LIT_TEXTS, check_features, reading_of, readings
 from transformers import Aimv2Config, Aimv2Model, Aimv2VisionConfig, Aimv2VisionModel, CLIPTokenizer
@@ -33,8 +34,6 @@ from .helpers import REPAIRED, assert_equal, assert_same_lit, randomise
 pytestmark = pytest.mark.compare
 
 NAME = "large-patch14-224-lit"
-DATA = Path(aimv2_np.__file__).parent / "models_data"
-PHOTO = DATA / "images" / "cat.jpg"
 TEXTS = ["a photo of a cat", "a dog", "two horses in the rain - a drawing"]
 PREPROCESSOR = {
     "crop_size": {"height": 224, "width": 224},
@@ -47,19 +46,18 @@ FULL_SIZE = 3e-5  # float32, 24 blocks and sums of 2816 numbers; measured 4e-6
 def write_processors(folder: Path) -> None:
     """The files of CLIP's processor: images at 224, texts with the official ids of both ends.
 
-    The vocabulary is the packaged stand-in's, filled up to CLIP's 49,408 entries.
+    The vocabulary is the tiny one of tests/data, filled up to CLIP's 49,408 entries.
     """
-    source = DATA / "random-lit"
     for name in ("merges.txt", "special_tokens_map.json"):
-        shutil.copy(source / name, folder)
-    preprocessor = json.loads((source / "preprocessor_config.json").read_text())
+        shutil.copy(RANDOM_LIT / name, folder)
+    preprocessor = json.loads((RANDOM_LIT / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor | PREPROCESSOR))
-    vocabulary = list(json.loads((source / "vocab.json").read_text()))
+    vocabulary = list(json.loads((RANDOM_LIT / "vocab.json").read_text()))
     filler = [f"<unused {i}>" for i in range(49408 - len(vocabulary))]
     words = [*vocabulary[:-2], *filler, *vocabulary[-2:]]  # the last two begin and end a text
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
-    tokenizer = json.loads((source / "tokenizer_config.json").read_text())
-    del tokenizer["added_tokens_decoder"]  # its ids are the stand-in's
+    tokenizer = json.loads((RANDOM_LIT / "tokenizer_config.json").read_text())
+    del tokenizer["added_tokens_decoder"]  # its ids are those of the tiny one
     (folder / "tokenizer_config.json").write_text(json.dumps({**tokenizer, "model_max_length": 77}))
 
 
@@ -123,20 +121,18 @@ def test_the_official_code_path_was_taken(lit: Any) -> None:
 def test_features_and_logits_of_a_photograph_and_padded_texts(lit: Any, snapshot: Path) -> None:
     """Both towers, embeddings and logits, through both libraries' own input pipelines."""
     model = Aimv2Model.from_pretrained(snapshot, attn_implementation="eager").eval()
-    pixels = CLIPImageProcessorPil.from_pretrained(snapshot)(Image.open(PHOTO), return_tensors="pt")
+    pixels = CLIPImageProcessorPil.from_pretrained(snapshot)(Image.open(CAT), return_tensors="pt")
     texts = CLIPTokenizer.from_pretrained(snapshot)(TEXTS, padding=True, return_tensors="pt")
     assert (texts.attention_mask == 0).any()  # text-noncausal: without padding theirs is wrong
     everything = {"output_hidden_states": True, "output_attentions": True}
     with torch.no_grad():
         theirs = model(**pixels, **texts, **everything)
-    ours = lit(lit.preprocess(PHOTO), *lit.tokenize(TEXTS), **everything)
+    ours = lit(lit.preprocess(CAT), *lit.tokenize(TEXTS), **everything)
     assert_same_lit(ours, theirs, FULL_SIZE, scale=float(lit.logit_scale))
 
-    answer = lit.classify(PHOTO, TEXTS, prompt="{}")
+    answer = lit.classify(CAT, TEXTS, prompt="{}")
     assert_equal(answer.probabilities, theirs.logits_per_image.softmax(dim=1), 20 * FULL_SIZE)
-    np.testing.assert_allclose(
-        lit.patch_features(PHOTO), ours.vision_model_output.last_hidden_state
-    )
+    np.testing.assert_allclose(lit.patch_features(CAT), ours.vision_model_output.last_hidden_state)
 
 
 def test_the_official_checks_tell_both_readings_apart(lit: Any, snapshot: Path) -> None:
@@ -147,7 +143,7 @@ def test_the_official_checks_tell_both_readings_apart(lit: Any, snapshot: Path) 
     """
     tokens = lit.tokenize(LIT_TEXTS)
     assert tokens.attention_mask.all()
-    pixels = lit.preprocess(PHOTO)
+    pixels = lit.preprocess(CAT)
     found = readings(lit, pixels, tokens.input_ids)
     model = Aimv2Model.from_pretrained(snapshot).eval()
     inputs = [torch.from_numpy(np.asarray(x)) for x in (tokens.input_ids, pixels)]
@@ -158,7 +154,7 @@ def test_the_official_checks_tell_both_readings_apart(lit: Any, snapshot: Path) 
         assert reading_of(found, theirs.logits_per_image) == name, REPAIRED
     with pytest.raises(AssertionError, match="0 readings match"):
         reading_of(found, LIT_LOGITS)
-    (features,) = lit.patch_features([PHOTO])
+    (features,) = lit.patch_features([CAT])
     with pytest.raises(AssertionError, match="resize"):
         check_features(features, (256, 1024), LARGE_224)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from golden_cases import RANDOM_LIT
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
@@ -26,7 +27,6 @@ pytestmark = pytest.mark.compare
 
 TESTS = Path(__file__).parents[1]
 RECORD = TESTS / "data/clip_tokens.json"
-DEMO = TESTS.parent / "aimv2_np/models_data/random-lit"
 TEXTS: list[str] = [text for text, _ in json.loads(RECORD.read_text())]
 BEGIN, END = "<start_of_text>", "<end_of_text>"
 LONG = ["cat " * 20_000, "a" * 50_000, "\U0001f408" * 5_000, "!" * 20_000, "it's 5.0 Café " * 3_000]
@@ -210,4 +210,4 @@ def test_the_record_of_the_default_tests_is_what_transformers_gives() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert json.loads(RECORD.read_text()) == [list(pair) for pair in module.recorded()]
-    assert module.FOLDER.resolve() == DEMO.resolve()
+    assert module.FOLDER.resolve() == RANDOM_LIT.resolve()

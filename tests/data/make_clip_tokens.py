@@ -1,7 +1,7 @@
 """Writes clip_tokens.json: varied texts, and their ids from transformers' CLIPTokenizer.
 
-The ids are those of the small vocabulary in aimv2_np/models_data/random-lit, so that the default
-tests can check the tokenizer without transformers and without CLIP's vocabulary. A comparison test
+The ids are those of the small vocabulary in random-lit beside it, so that the default tests can
+check the tokenizer without transformers and without CLIP's vocabulary. A comparison test
 (tests/compare/test_tokenizer.py) makes the record again and compares, and uses the same texts with
 CLIP's own vocabulary.
 
@@ -16,7 +16,7 @@ import unicodedata
 from pathlib import Path
 
 RECORD = Path(__file__).with_name("clip_tokens.json")
-FOLDER = Path(__file__).parents[2] / "aimv2_np/models_data/random-lit"
+FOLDER = Path(__file__).with_name("random-lit")
 
 PICKED = [
     # plain, empty, white space
