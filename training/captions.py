@@ -24,12 +24,8 @@ TEMPLATES = (
     *("an emoji of {}", "an emoji of {a}", "the {} emoji", "{} emoji", "{}, emoji"),
     *("{} icon", "an icon of {a}", "a sticker of {a}", "this is {a}"),
 )
-# For `str.format` with any label, as in `classify(..., prompt=)`.
-DEFAULT_PROMPT = "a photo of a {}"
-PROMPTS = (
-    *(DEFAULT_PROMPT, "a photo of {}", "{}", "a picture of the {}"),
-    *("a drawing of the {}", "an emoji of {}", "{} emoji"),
-)
+# What `classify` puts around a label unless told otherwise; both steps are judged with it.
+PROMPT = "a photo of {}"
 
 # What somebody might type first, and the emoji that shows it best.
 EVERYDAY = {

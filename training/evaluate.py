@@ -18,13 +18,12 @@ from PIL import Image
 from tqdm import tqdm
 
 import aimv2_np
-from captions import EVERYDAY
+from captions import EVERYDAY, PROMPT
 from emoji import all_emoji, drawings, svg
 from export import SHIPPED
 from fetch import VALIDATION
 from render import rasterise
 
-PROMPT = "a photo of {}"  # what `classify` puts around a label
 GROUPS = {
     **{0: "smileys and emotion", 1: "people and body", 3: "animals and nature"},
     **{4: "food and drink", 5: "travel and places", 6: "activities", 7: "objects", 8: "symbols"},

@@ -301,7 +301,7 @@ def train_text(session: Session, plan: Text, drawings: Drawings, log: Log, run: 
     random.setstate(words_state)
     pictures, labels = validation()
     held_out = trunk_features(model, pictures)
-    names = encode([captions.DEFAULT_PROMPT.format(e.name) for e in emoji])
+    names = encode([captions.PROMPT.format(e.name) for e in emoji])
     batches = endless_batches(plan.batch)
     progress = tqdm(total=plan.steps, initial=session.step, desc="text", unit="step")
     while session.step < plan.steps:
