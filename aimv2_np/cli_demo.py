@@ -17,7 +17,7 @@ from .pipelines import LiTPipeline
 
 __all__ = ["demo"]
 
-PROMPT = "a drawing of the {}"
+PROMPT = "a photo of {}"  # as `classify` has it
 SHOWN = 6  # of the words, the best
 
 _TRY = """

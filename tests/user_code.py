@@ -23,4 +23,6 @@ def embed(path: Path) -> NDArray[np.float32]:
 def features(path: Path) -> int:
     model: aimv2_np.VisionEncoder = aimv2_np.VisionEncoder  # type: ignore[assignment]
     positions: int | None = model.config.image_size
+    pictures: dict[str, Path] = aimv2_np.samples()
+    embed(pictures["cat"])
     return positions or len(aimv2_np.list_models())
