@@ -4,7 +4,8 @@
 
 The artists are few, so each drawing is also rendered as others might have drawn it: with an
 outline around every shape, and as line art. A style is a CSS style sheet, which overrides what the
-SVG says. Pixels are RGBA, 96 × 96, with colour multiplied by alpha, as resampling and compositing want them.
+SVG says. Pixels are RGBA, 96 × 96, with colour multiplied by alpha, as resampling and compositing
+want them.
 """
 
 import io
