@@ -13,11 +13,10 @@ from .config import OFFICIAL
 from .hub import PACKAGED, samples
 from .hub_errors import readable
 from .loader import load
-from .pipelines import LiTPipeline
+from .pipelines import PROMPT, LiTPipeline
 
 __all__ = ["demo"]
 
-PROMPT = "a photo of {}"  # as `classify` has it
 SHOWN = 6  # of the words, the best
 
 _TRY = """
@@ -114,5 +113,4 @@ def _what_next(picture: Path) -> None:
             "once from the Hugging Face hub, under Apple's research licence):"
         )
     )
-    echo(f'\n  model = aimv2_np.load("{FOR_PHOTOGRAPHS}")')
-    echo(f'  aimv2-np classify YOUR.jpg --texts "a cat" "a dog" --model {FOR_PHOTOGRAPHS}')
+    echo(f'\n  aimv2-np classify YOUR.jpg --texts "a cat" "a dog" --model {FOR_PHOTOGRAPHS}')

@@ -124,7 +124,7 @@ def _classify(parser: argparse.ArgumentParser) -> None:
     _model_option(parser)
     parser.add_argument(
         "--prompt",
-        default="a photo of {}",
+        default="a photo of {}",  # pipelines.PROMPT, without importing it for a --help
         type=_prompt,
         help="frame of every text (default: 'a photo of {}'); '{}' takes them as they are",
     )

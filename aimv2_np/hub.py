@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import OFFICIAL, official_name
-from .errors import CheckpointError
+from .errors import AIMv2Error, CheckpointError
 from .hub_download import (
     PICKLES,
     SIDE_FILES,
@@ -110,7 +110,10 @@ def samples() -> dict[str, Path]:
     Emoji by an artist that `emoji-lit` was never trained on: single ones such as
     `samples()["cat"]`, and several in one picture, `scene-…`. SOURCES.md beside them says more.
     """
-    return {path.stem: path for path in sorted(PACKAGED.glob("samples/*.png"))}
+    found = {path.stem: path for path in sorted(PACKAGED.glob("samples/*.png"))}
+    if not found:
+        raise AIMv2Error("the sample pictures are missing; install aimv2-np again")
+    return found
 
 
 def is_cached(

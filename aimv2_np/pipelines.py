@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LiTPipeline", "VisionPipeline", "frame", "no_text_encoder"]
 
+PROMPT = "a photo of {}"  # what `classify` puts around a text unless told otherwise
 TEXT_BATCH = 64  # prompts that run at once in encode_text, so that memory stays bounded
 
 
@@ -161,7 +162,7 @@ class LiTPipeline(ImageMethods, LiT):
         images: Any,
         texts: str | Sequence[str],
         *,
-        prompt: str = "a photo of {}",
+        prompt: str = PROMPT,
         exif: bool = True,
     ) -> Classification:
         """Zero-shot classification: how well each text fits each image.
@@ -225,7 +226,7 @@ def no_text_encoder(name: str) -> ConfigError:
 
 
 def frame(texts: Iterable[str], prompt: str) -> list[str]:
-    """Each text in its prompt, "a photo of {}"."""
+    """Each text where the prompt has its {}."""
     if not isinstance(prompt, str) or "{}" not in prompt:
         raise ConfigError(f"the prompt {prompt!r:.80} has no {{}} where the text belongs")
     return [prompt.replace("{}", text) for text in texts]

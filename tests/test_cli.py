@@ -19,7 +19,7 @@ from golden_cases import RANDOM_LIT
 from safetensors.numpy import load_file, save_file
 
 import aimv2_np
-from aimv2_np import cli_grammar, cli_screen
+from aimv2_np import cli_grammar, cli_screen, pipelines
 from aimv2_np.cli import main
 from aimv2_np.config import OFFICIAL
 from aimv2_np.errors import AIMv2Error
@@ -272,6 +272,11 @@ def test_classify_prints_what_the_library_computes(run, model):
     assert code == 0
     assert [line[: len(lines[0])] for line in out.splitlines()] == [CAT[: len(lines[0])], *lines]
     assert err == NOTE
+
+
+def test_the_default_prompt_is_that_of_classify() -> None:
+    args = cli_grammar.make_parser().parse_args(["classify", "cat.png", "--texts", "cat"])
+    assert args.prompt == pipelines.PROMPT
 
 
 def test_classify_json(run, model):

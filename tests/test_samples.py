@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import aimv2_np
+from aimv2_np import hub
 
 FOLDER = Path(aimv2_np.__file__).parent / "models_data" / "samples"
 PICTURES = sorted(path.name for path in FOLDER.glob("*.png"))
@@ -37,6 +39,19 @@ def test_every_picture_is_listed_and_every_row_has_its_picture() -> None:
     assert sorted(ROWS) == PICTURES
     others = {path.name for path in FOLDER.iterdir()} - set(PICTURES)
     assert others == {"SOURCES.md"}
+
+
+def test_samples_gives_every_picture_by_what_it_shows() -> None:
+    found = aimv2_np.samples()
+    assert sorted(f"{name}.png" for name in found) == PICTURES
+    assert all(path == FOLDER / f"{name}.png" for name, path in found.items())
+    assert len({path.read_bytes() for path in found.values()}) == len(found)
+
+
+def test_missing_pictures_are_an_error_of_ours(monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setattr(hub, "PACKAGED", tmp_path)
+    with pytest.raises(aimv2_np.AIMv2Error, match="install aimv2-np again"):
+        aimv2_np.samples()
 
 
 def test_there_are_enough() -> None:

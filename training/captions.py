@@ -4,7 +4,8 @@ An emoji goes by its CLDR name, by the noun at the heart of that name ('cat' for
 for 'deciduous tree'), which is what people type, and by its keywords. A keyword says the more the
 fewer emoji share it, 'kitten' more than 'animal', and more if it is such a noun of another emoji of
 its kind: 'car' at the automobile, since there is a racing car. One that is the whole *name* of
-another emoji ('banana' at the monkey) would teach that the two are the same, and is left out.
+another emoji ('banana' at the monkey) would teach that the two are the same, and is left out; the
+noun is not, since a cat's face is a cat.
 """
 
 import re
@@ -24,9 +25,6 @@ TEMPLATES = (
     *("an emoji of {}", "an emoji of {a}", "the {} emoji", "{} emoji", "{}, emoji"),
     *("{} icon", "an icon of {a}", "a sticker of {a}", "this is {a}"),
 )
-# What `classify` puts around a label unless told otherwise; both steps are judged with it.
-PROMPT = "a photo of {}"
-
 # What somebody might type first, and the emoji that shows it best.
 EVERYDAY = {
     "cat": "1F431",
@@ -117,16 +115,15 @@ def captions(emoji: Emoji) -> tuple[tuple[str, float], ...]:
     return tuple(shares.items())
 
 
+def _article(words: str) -> str:
+    if _PLURAL.search(_AFTER_THE_NOUN.sub("", words)):
+        return ""
+    return "an " if _AN.match(words) else "a "
+
+
 def in_template(template: str, words: str) -> str:
     """The words in one of `TEMPLATES`."""
-    article = (
-        ""
-        if _PLURAL.search(_AFTER_THE_NOUN.sub("", words))
-        else "an "
-        if _AN.match(words)
-        else "a "
-    )
-    return template.format(words, a=article + words)
+    return template.format(words, a=_article(words) + words)
 
 
 @cache

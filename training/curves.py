@@ -1,6 +1,6 @@
 """Draw a run's log: losses and what was recognised, along both steps of training.
 
-python curves.py           # runs/emoji-lit/log.jsonl to curves.png
+python curves.py           # results/log.jsonl to results/curves.png
 """
 
 import argparse
@@ -10,9 +10,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from train import RUN
+from paths import RESULTS
 
-CURVES = Path(__file__).parent / "curves.png"
 _BLUE, _ORANGE, _GREEN = "#0072b2", "#d55e00", "#009e73"  # told apart by the colour-blind too
 
 
@@ -47,10 +46,10 @@ def draw(rows: list[dict], target: Path) -> None:
 def main() -> None:
     """Draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, default=RUN, help="folder that train.py wrote")
-    parser.add_argument("--out", type=Path, default=CURVES)
+    parser.add_argument("--log", type=Path, default=RESULTS / "log.jsonl")
+    parser.add_argument("--out", type=Path, default=RESULTS / "curves.png")
     options = parser.parse_args()
-    lines = (options.run / "log.jsonl").read_text().splitlines()
+    lines = options.log.read_text().splitlines()
     draw([json.loads(line) for line in lines], options.out)
     print(options.out)
 

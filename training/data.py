@@ -10,7 +10,8 @@ from torch import Tensor
 from augment import augment, plain
 from emoji import all_emoji
 from fetch import TRAINED_ON, VALIDATION
-from render import DRAWINGS, SIZE, styles
+from paths import DRAWINGS
+from render import SIZE, styles
 
 _PLAIN = 0.5  # the probability of a drawing as it was drawn; the other styles share the rest
 
@@ -39,7 +40,7 @@ class Drawings:
         labels = torch.cat(classes)
         emoji = all_emoji()
         by_class = [(labels == c).nonzero().flatten() for c in range(len(emoji))]
-        return cls(torch.cat(parts), by_class, torch.tensor([e.mirrored for e in emoji]))
+        return cls(torch.cat(parts), by_class, torch.tensor([e.may_mirror for e in emoji]))
 
     def pictures(self, classes: Tensor) -> Tensor:
         """An augmented picture (N, 3, 64, 64) for each class: any artist, any style."""

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
-from fetch import PACKAGES
+from paths import PACKAGES
 
 _LEFT_OUT = (None, 2, 9)  # groups of emojibase: lone regional letters, components, flags
 _SHORTCODES = ("cldr", "emojibase", "emojibase-legacy", "github", "iamcal", "joypixels")
@@ -30,7 +30,7 @@ class Emoji:
     keywords: tuple[str, ...]
     group: int
     subgroup: int
-    mirrored: bool  # may a drawing be flipped?
+    may_mirror: bool  # a drawing of it, left to right
 
     @property
     def text(self) -> str:

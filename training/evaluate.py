@@ -5,7 +5,7 @@
     python evaluate.py --artist noto --json         # another artist (this one was trained on)
 
 Each drawing, 128 pixels on white, is matched with the names of all emoji in a prompt, and each name
-with all drawings; then the same among twenty everyday words. Nothing of the trainer runs here.
+with all drawings; then the same among twenty everyday words. No torch runs here.
 """
 
 import argparse
@@ -18,10 +18,11 @@ from PIL import Image
 from tqdm import tqdm
 
 import aimv2_np
-from captions import EVERYDAY, PROMPT
+from aimv2_np.pipelines import PROMPT
+from captions import EVERYDAY
 from emoji import all_emoji, drawings, svg
-from export import SHIPPED
 from fetch import VALIDATION
+from paths import SHIPPED
 from render import rasterise
 
 GROUPS = {
@@ -46,9 +47,9 @@ def pictures(artist: str) -> tuple[list[Image.Image], np.ndarray]:
 
 
 def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """How many wrong columns score at least as high as each row's right one: (N, M) to (N,)."""
+    """How many wrong columns score no lower than each row's right one: (N, M) to (N,)."""
     own = np.take_along_axis(scores, right[:, None], axis=1)
-    return (scores >= own).sum(axis=1) - 1
+    return (~(scores < own)).sum(axis=1) - 1  # so that NaN is no success
 
 
 def summary(scores: np.ndarray, right: np.ndarray) -> dict[str, float]:
@@ -83,7 +84,7 @@ def evaluate(model: aimv2_np.LiTPipeline, images: list[Image.Image], classes: np
     some = vectors[[row[c] for c in everyday.values()]] @ embed_names(model, list(everyday)).T
     own = np.arange(len(everyday))
     groups = np.array([emoji[c].group for c in classes])
-    best = scores.argmax(axis=1)
+    first = ranks(scores, classes) == 0
     wrong = (ranks(some, own) > 0).nonzero()[0]
     words = list(everyday)
     return {
@@ -96,7 +97,7 @@ def evaluate(model: aimv2_np.LiTPipeline, images: list[Image.Image], classes: np
         "everyday retrieval": summary(some.T, own),
         "everyday mistakes": {words[i]: words[some[i].argmax()] for i in wrong},
         "top-1 by group": {
-            name: round(100 * float((best == classes)[groups == group].mean()), 1)
+            name: round(100 * float(first[groups == group].mean()), 1)
             for group, name in GROUPS.items()
             if (groups == group).any()
         },
@@ -130,7 +131,7 @@ def main() -> None:
     images, classes = pictures(options.artist)
     found = {}
     for folder in filter(None, (options.model, options.beside)):
-        found[folder.name] = evaluate(aimv2_np.load(folder), images, classes)
+        found[str(folder)] = evaluate(aimv2_np.load(folder), images, classes)
     print(json.dumps(found, indent=2) if options.json else table(found))
 
 

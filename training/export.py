@@ -8,19 +8,17 @@ card (README.md) is written by hand and stays.
 
 import argparse
 import json
-import os
+import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from augment import MEAN, STD
 from model import EPS, Sizes
-from tokenizer import learn, write
-from train import RUN
+from paths import RUN, SHIPPED, TOKENIZER
 
-SHIPPED = Path(__file__).parent.parent / "aimv2_np" / "models_data" / "emoji-lit"
 LIMIT = 8_000_000  # bytes, the whole folder
 
 
@@ -69,19 +67,17 @@ def preprocessor(sizes: Sizes) -> dict:
 
 
 def export(weights: dict[str, Tensor], folder: Path, dtype: torch.dtype) -> int:
-    """The whole folder; returns its size in bytes."""
+    """The whole folder, with the tokenizer that was trained with; returns its size in bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     sizes, name = Sizes(), str(dtype).removeprefix("torch.")
-    for file, content in (
-        ("config", config(sizes, name)),
-        ("preprocessor_config", preprocessor(sizes)),
-    ):
+    files = {"config": config(sizes, name), "preprocessor_config": preprocessor(sizes)}
+    for file, content in files.items():
         (folder / f"{file}.json").write_text(json.dumps(content, indent=2) + "\n")
-    write(folder, learn(sizes.vocabulary), sizes.context)
+    for file in TOKENIZER.iterdir():
+        shutil.copyfile(file, folder / file.name)
     target = folder / "model.safetensors"
     stored = {key: value.detach().to(dtype).contiguous() for key, value in weights.items()}
-    save_file(stored, target.with_suffix(".part"), metadata={"format": "pt"})
-    os.replace(target.with_suffix(".part"), target)
+    target.write_bytes(save(stored, metadata={"format": "pt"}))
     return sum(path.stat().st_size for path in folder.iterdir())
 
 

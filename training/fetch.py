@@ -1,6 +1,6 @@
 """Fetch the drawings and the names of emoji through npm, as packages.json pins them.
 
-    python fetch.py            # about 16 MB, into data/packages
+    python fetch.py            # into data/packages
 
 `npm pack` is asked rather than an address, so whichever registry the machine is set up for serves.
 packages.json holds each package's version and the SHA-256 of its archive.
@@ -15,8 +15,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-DATA = Path(__file__).parent / "data"
-PACKAGES = DATA / "packages"
+from paths import DATA, HERE, PACKAGES
 
 # The artists whose licence asks for no more than attribution: trained on.
 TRAINED_ON = (
@@ -26,13 +25,16 @@ TRAINED_ON = (
 VALIDATION = "openmoji"  # CC BY-SA 4.0: looked at, never trained on
 
 
-def fetch(package: str, digest: str) -> Path:
+def fetch(npm: str, package: str, digest: str) -> Path:
     """One package, unpacked into data/packages under its short name; kept if it is there."""
-    folder = PACKAGES / package.rsplit("@", 1)[0].rsplit("/")[-1]
+    name, version = package.rsplit("@", 1)
+    folder = PACKAGES / name.rsplit("/")[-1]
     if folder.exists():
-        return folder
+        if json.loads((folder / "package.json").read_text())["version"] == version:
+            return folder
+        shutil.rmtree(folder)
     with tempfile.TemporaryDirectory(dir=DATA) as scratch:
-        command = ["npm", "pack", "--silent", "--pack-destination", scratch, package]
+        command = [npm, "pack", "--silent", "--pack-destination", scratch, package]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         (archive,) = Path(scratch).glob("*.tgz")
         found = hashlib.sha256(archive.read_bytes()).hexdigest()
@@ -46,12 +48,13 @@ def fetch(package: str, digest: str) -> Path:
 
 def main() -> None:
     """Fetch what is missing."""
-    if shutil.which("npm") is None:
+    npm = shutil.which("npm")
+    if npm is None:
         sys.exit("npm is needed: it comes with Node.js (Debian: apt install npm)")
     PACKAGES.mkdir(parents=True, exist_ok=True)
-    digests = json.loads(Path(__file__).with_name("packages.json").read_text())
+    digests = json.loads((HERE / "packages.json").read_text())
     for package, digest in digests.items():
-        print(f"{package:40} {fetch(package, digest).name}", flush=True)
+        print(f"{package:40} {fetch(npm, package, digest).name}", flush=True)
 
 
 if __name__ == "__main__":

@@ -128,7 +128,8 @@ def _sine_cosine(sizes: Sizes) -> Tensor:
     """Where the learned positions start: as strong as the patches, near ones alike (N, D).
 
     Started as small noise they drown in the normed patches, and training stands still until they
-    have grown.
+    have grown. The layout is that of the native checkpoints; the base is 16, not 10000, because
+    there are 8 rows and columns to tell apart, not hundreds.
     """
     side, quarter = sizes.image // sizes.patch, sizes.width // 4
     angle = torch.arange(side)[:, None] * 16 ** -(torch.arange(quarter) / quarter)

@@ -1,11 +1,11 @@
 """Rasterise the drawings, each in several styles, once, into one array per artist and style.
 
-    python render.py           # data/drawings/<artist>-<style>.npz, a minute or two
+    python render.py           # data/drawings/<artist>-<style>.npz
 
 The artists are few, so each drawing is also rendered as others might have drawn it: with an
 outline around every shape, and as line art. A style is a CSS style sheet, which overrides what the
 SVG says. Pixels are RGBA, 96 × 96, with colour multiplied by alpha, as resampling and compositing
-want them.
+want them. What is there is kept: delete data/drawings after changing a style.
 """
 
 import io
@@ -17,10 +17,10 @@ import resvg_py
 from PIL import Image
 
 from emoji import drawings, svg
-from fetch import DATA, TRAINED_ON, VALIDATION
+from fetch import TRAINED_ON, VALIDATION
+from paths import DRAWINGS
 
 SIZE = 96  # pixels; the model sees 64
-DRAWINGS = DATA / "drawings"
 
 _SHAPES = "path,circle,ellipse,rect,polygon,polyline"
 _STROKE = "stroke-linejoin:round;stroke-linecap:round"

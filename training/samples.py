@@ -12,16 +12,15 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from PIL import Image, ImageDraw
 
 from captions import EVERYDAY
 from emoji import all_emoji, drawings, svg
-from fetch import PACKAGES, VALIDATION
+from fetch import VALIDATION
+from paths import PACKAGES, SAMPLES
 from render import rasterise
 
-TARGET = Path(__file__).parent.parent / "aimv2_np" / "models_data" / "samples"
 SIDE = 256  # pixels of a single drawing's picture
 _EXTENT = 208  # the longer side of the drawing in it
 _FINE = 1024  # drawings are rasterised at this size, then scaled down
@@ -334,7 +333,7 @@ in the source repository makes the pictures and this file.
 
 def main() -> None:
     """Write the pictures and SOURCES.md, and remove what is no longer drawn."""
-    TARGET.mkdir(parents=True, exist_ok=True)
+    SAMPLES.mkdir(parents=True, exist_ok=True)
     about = json.loads((PACKAGES / VALIDATION / "package.json").read_text(encoding="utf-8"))
     package, version = about["name"], about["version"]
     sources = _INTRODUCTION.format(package=package, version=version)
@@ -342,16 +341,16 @@ def main() -> None:
     for name, shows, emoji, changes, picture in pictures():
         file = f"{name}.png"
         palette = picture.quantize(_COLOURS, kmeans=_REFINED, dither=Image.Dither.NONE)
-        palette.save(TARGET / file, optimize=True)
+        palette.save(SAMPLES / file, optimize=True)
         written.add(file)
         sources += f"| `{file}` | {shows} | {picture.width} × {picture.height} "
         sources += f"| {', '.join(emoji)} | {changes} "
         sources += f"| OpenMoji | `{package}` {version} | CC BY-SA 4.0 |\n"
-    (TARGET / "SOURCES.md").write_text(sources, encoding="utf-8")
-    for old in TARGET.glob("*.png"):
+    (SAMPLES / "SOURCES.md").write_text(sources, encoding="utf-8")
+    for old in SAMPLES.glob("*.png"):
         if old.name not in written:
             old.unlink()
-    print(f"{len(written)} pictures, {sum(f.stat().st_size for f in TARGET.iterdir())} bytes")
+    print(f"{len(written)} pictures, {sum(f.stat().st_size for f in SAMPLES.iterdir())} bytes")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """What the vision encoder learns from in step one: the captions, before there is a text tower.
 
 Two losses on one picture. Contrastive: its vector against one vector per emoji, the sum of the
-emoji's own and of those of the words in its captions, so that 'woman' is learnt once. And the
-captions' words themselves are predicted, as a text decoder would without minding their order; since
-every picture has many words and every word many pictures, this is what gets training off the ground
-(the first loss alone stands still for ten epochs). Both are dropped after step one.
+emoji's own and of those of its words, so that 'woman' is learnt once. And the words themselves are
+predicted, as a text decoder would without minding their order; since every picture has many words
+and every word many pictures, this is what gets training off the ground. The words are those of the
+name and of all keywords, and Unicode's group and subgroup. Both are dropped after step one.
 """
 
 import math

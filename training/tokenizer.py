@@ -23,10 +23,9 @@ from aimv2_np.tokenizer import Tokenizer
 from aimv2_np.tokenizer_files import END_OF_WORD, load_backend
 from captions import TEMPLATES, captions
 from emoji import all_emoji
-from fetch import DATA
 from model import Sizes
+from paths import TOKENIZER
 
-FOLDER = DATA / "tokenizer"
 BEGIN, END = "<start_of_text>", "<end_of_text>"
 
 _COUNTS = 20  # how often the corpus holds a caption whose share is 1
@@ -102,7 +101,7 @@ def tokenizer() -> Tokenizer:
     """The learnt tokenizer, as the package loads it."""
     sizes = Sizes()
     return Tokenizer.from_folder(
-        FOLDER,
+        TOKENIZER,
         max_length=sizes.context,
         eos_token_id=sizes.vocabulary - 1,
         vocab_size=sizes.vocabulary,
@@ -121,11 +120,11 @@ def encode(texts: Sequence[str]) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=end)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Learn it and write it."""
     parser = argparse.ArgumentParser(description="Learn the tokenizer from the captions.")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder for its four files")
-    out = parser.parse_args().out
+    parser.add_argument("--out", type=Path, default=TOKENIZER, help="folder for its four files")
+    out = parser.parse_args(arguments).out
     sizes = Sizes()
     write(out, learn(sizes.vocabulary), sizes.context)
     print(f"{out}: {sizes.vocabulary} entries")

@@ -1,6 +1,6 @@
 """Train the embedded model: the vision encoder first, then, with its trunk frozen, the text tower.
 
-    python train.py                    # about an hour on two cores; runs/emoji-lit
+    python train.py                    # into runs/emoji-lit
     python train.py                    # after an interruption: goes on from the last checkpoint
 
 Step one trains the vision encoder on what supervision.py says, mostly on a random half of each
@@ -15,9 +15,9 @@ import copy
 import json
 import os
 import random
+import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -26,13 +26,15 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 import captions
+import render
+import tokenizer
+from aimv2_np.pipelines import PROMPT
 from data import Drawings, shuffled_classes, validation
 from emoji import all_emoji
 from model import LiT, Sizes
+from paths import RUN, TOKENIZER
 from supervision import Captions
-from tokenizer import encode
 
-RUN = Path(__file__).parent / "runs" / "emoji-lit"
 CHECKPOINT_EVERY = 200  # steps
 
 
@@ -127,14 +129,16 @@ class Shadow:
     """A bfloat16 copy of a model that computes; its gradients go to the float32 original."""
 
     def __init__(self, model: nn.Module):
+        self.original = model
         self.module = copy.deepcopy(model).bfloat16()
         self.pairs = list(zip(model.parameters(), self.module.parameters(), strict=True))
 
-    def refresh(self) -> None:
-        """The original's weights, rounded."""
+    def refresh(self) -> nn.Module:
+        """The copy, its weights rounded from the original's."""
         with torch.no_grad():
             for weight, rounded in self.pairs:
                 rounded.copy_(weight)
+        return self.module
 
     def hand_over(self) -> None:
         """Add the gradients to the original's."""
@@ -145,70 +149,83 @@ class Shadow:
                 rounded.grad = None
 
 
-class Average:
-    """The exponential moving average of a model's weights, which is what is kept in the end."""
-
-    def __init__(self, model: nn.Module):
-        self.model = copy.deepcopy(model).eval()
-
-    def update(self, model: nn.Module, step: int) -> None:
-        """Over the last 500 steps or so; over fewer at the beginning."""
-        with torch.no_grad():
-            for mean, now in zip(self.model.parameters(), model.parameters(), strict=True):
-                mean.lerp_(now, 1 - min(0.998, (step + 1) / (step + 20)))
-
-
 def top(logits: Tensor, classes: Tensor, k: int) -> float:
-    """In which part of the rows the right class is among the k best."""
+    """In which part of the rows the right class is among the k best; ties count as wrong."""
     right = logits.gather(1, classes[:, None].long())
-    return ((logits > right).sum(1) < k).float().mean().item()
+    return ((logits >= right).sum(1) <= k).float().mean().item()
 
 
-@dataclass
 class Session:
-    """One of the two steps as it stands: all that a checkpoint holds."""
+    """One of the two steps as it stands: all that a checkpoint holds.
 
-    model: LiT
-    supervision: Captions
-    rates: Rates
-    step: int = 0
+    A resumed run goes on from the same state but starts a new epoch, so it is as good as one that
+    was never interrupted, not the same to the last bit.
+    """
 
-    def __post_init__(self) -> None:
-        self.average = Average(nn.ModuleList([self.model, self.supervision]))
+    def __init__(self, module: nn.Module, rates: Rates, plan: Vision | Text, run: Path):
+        self.module, self.rates, self.plan = module, rates, plan
+        self.average = copy.deepcopy(module).eval()
+        self.step, self.seconds = 0, 0.0
+        self.part = type(plan).__name__.lower()
+        self.path, self.log = run / f"{self.part}.pt", run / "log.jsonl"
+        if self.path.exists():
+            self._restore()
+        self._resumed = time.perf_counter() - self.seconds
+        self.progress = tqdm(total=plan.steps, initial=self.step, desc=self.part, unit="step")
+
+    def advance(self, loss: Tensor, shadow: Shadow | None = None) -> None:
+        """Backward, clip, step, and average the weights over the last 500 steps or so."""
+        loss.backward()
+        if shadow is not None:
+            shadow.hand_over()
+        clipped = self.module if shadow is None else shadow.original
+        nn.utils.clip_grad_norm_(clipped.parameters(), 1.0)
+        self.rates.step(schedule(self.step, self.plan))
+        decay = min(0.998, (self.step + 1) / (self.step + 20))  # over fewer at the beginning
+        with torch.no_grad():
+            pairs = zip(self.average.parameters(), self.module.parameters(), strict=True)
+            for mean, now in pairs:
+                mean.lerp_(now, 1 - decay)
+        self.step += 1
+        self.progress.update()
 
     @property
-    def averaged(self) -> LiT:
-        """The model with averaged weights."""
-        return self.average.model[0]
+    def due(self) -> bool:
+        """Is it time to validate and to save?"""
+        return self.step % CHECKPOINT_EVERY == 0 or self.step == self.plan.steps
 
-    def advance(self, factor: float) -> None:
-        """After `backward`: clip, step, average."""
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.rates.step(factor)
-        self.average.update(nn.ModuleList([self.model, self.supervision]), self.step)
-        self.step += 1
+    def report(self, scores: Tensor, labels: Tensor, **row: float) -> None:
+        """Write a line of the log, with how validation went, then a checkpoint."""
+        self.seconds = time.perf_counter() - self._resumed
+        row |= {f"top{k}": top(scores, labels, k) for k in (1, 5)}
+        row["seconds"] = round(self.seconds, 1)
+        with self.log.open("a") as file:
+            file.write(json.dumps({"part": self.part, "step": self.step, **row}) + "\n")
+        self.progress.set_postfix(validation=f"{row['top1']:.1%}")
+        self._save()
 
-    def save(self, path: Path) -> None:
-        """Whole or not at all."""
+    def _save(self) -> None:
         state = {
+            "plan": asdict(self.plan),
             "step": self.step,
-            "model": self.model.state_dict(),
-            "supervision": self.supervision.state_dict(),
-            "average": self.average.model.state_dict(),
+            "seconds": self.seconds,
+            "module": self.module.state_dict(),
+            "average": self.average.state_dict(),
             "optimisers": [o.state_dict() for o in self.rates.optimisers],
             "torch": torch.get_rng_state(),
             "random": json.dumps(random.getstate()),
         }
-        torch.save(state, path.with_suffix(".part"))
-        os.replace(path.with_suffix(".part"), path)
+        scratch = self.path.with_suffix(".part")
+        torch.save(state, scratch)
+        os.replace(scratch, self.path)  # whole, or not at all
 
-    def restore(self, path: Path) -> None:
-        """As `save` left it."""
-        state = torch.load(path, weights_only=True)
-        self.step = state["step"]
-        self.model.load_state_dict(state["model"])
-        self.supervision.load_state_dict(state["supervision"])
-        self.average.model.load_state_dict(state["average"])
+    def _restore(self) -> None:
+        state = torch.load(self.path, weights_only=True, map_location="cpu")
+        if state["plan"] != asdict(self.plan):
+            sys.exit(f"{self.path} is of another plan; remove its folder, or give another --run")
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.module.load_state_dict(state["module"])
+        self.average.load_state_dict(state["average"])
         for optimiser, saved in zip(self.rates.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         torch.set_rng_state(state["torch"])
@@ -216,73 +233,51 @@ class Session:
         random.setstate((version, tuple(numbers), gauss))
 
 
-class Log:
-    """One JSON object per line: what the curves are drawn from."""
-
-    def __init__(self, path: Path):
-        self.path, self.started = path, time.perf_counter()
-
-    def write(self, **row: float | str) -> None:
-        """Append a row, with the seconds since this process began."""
-        row["seconds"] = round(time.perf_counter() - self.started, 1)
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-
-
-def endless_batches(size: int) -> Iterator[Tensor]:
-    """Classes for each step; a resumed run starts a new epoch."""
-    return iter(shuffled_classes(size))
-
-
-def train_vision(session: Session, plan: Vision, drawings: Drawings, log: Log, run: Path) -> None:
+def train_vision(session: Session, drawings: Drawings, device: torch.device) -> None:
     """Step one."""
-    shadow, (pictures, labels) = Shadow(session.model), validation()
-    batches = endless_batches(plan.batch)
-    progress = tqdm(total=plan.steps, initial=session.step, desc="vision", unit="step")
+    plan, (model, supervision) = session.plan, session.module
+    shadow = Shadow(model)
+    pictures, labels = (t.to(device) for t in validation())
+    batches = shuffled_classes(plan.batch)
     while session.step < plan.steps:
         classes = next(batches)
-        shadow.refresh()
-        model = shadow.module.train()
+        inputs = drawings.pictures(classes).to(device).bfloat16()
+        classes = classes.to(device)
         whole = session.step >= plan.whole_from * plan.steps
-        inputs = drawings.pictures(classes).bfloat16()
-        pooled = model.vision_model(inputs, None if whole else plan.kept_patches)
-        vectors = F.normalize(model.visual_projection(pooled).float(), dim=-1)
-        logits = vectors @ session.supervision.vectors().T * session.model.scale()
-        contrastive, words = session.supervision.losses(pooled.float(), logits, classes)
-        (contrastive + words).backward()
-        shadow.hand_over()
-        session.advance(schedule(session.step, plan))
-        progress.update()
-        if session.step % CHECKPOINT_EVERY == 0 or session.step == plan.steps:
-            averaged, supervision = session.average.model
+        rounded = shadow.refresh()
+        pooled = rounded.vision_model(inputs, None if whole else plan.kept_patches)
+        vectors = F.normalize(rounded.visual_projection(pooled).float(), dim=-1)
+        logits = vectors @ supervision.vectors().T * model.scale()
+        contrastive, words = supervision.losses(pooled.float(), logits, classes)
+        session.advance(contrastive + words, shadow)
+        if session.due:
+            averaged, supervised = session.average
             with torch.no_grad():
                 found = torch.cat([averaged.images(part) for part in pictures.split(256)])
-                scores = found @ supervision.vectors().T
-            log.write(
-                part="vision",
-                step=session.step,
-                contrastive=contrastive.item(),
-                words=words.item(),
-                trained=top(logits, classes, 1),
-                top1=top(scores, labels, 1),
-                top5=top(scores, labels, 5),
-            )
-            progress.set_postfix(validation=f"{top(scores, labels, 1):.1%}")
-            session.save(run / "vision.pt")
+                scores = found @ supervised.vectors().T
+            losses = {"contrastive": contrastive.item(), "words": words.item()}
+            session.report(scores, labels, **losses, trained=top(logits, classes, 1))
 
 
 @torch.no_grad()
 def trunk_features(model: LiT, pictures: Tensor) -> Tensor:
     """Patch features (N, 64, 192) in bfloat16: what the frozen trunk makes of pictures."""
     trunk = copy.deepcopy(model.vision_model).bfloat16().eval()
-    return torch.cat([trunk.patch_features(part.bfloat16()) for part in pictures.split(128)])
+    device = model.logit_scale.device
+    parts = pictures.split(128)
+    return torch.cat([trunk.patch_features(part.to(device).bfloat16()) for part in parts])
 
 
 def feature_bank(model: LiT, drawings: Drawings, rounds: int) -> Tensor:
-    """Patch features of `rounds` pictures of each emoji: (rounds, emoji, 64, 192)."""
+    """Patch features of `rounds` pictures of each emoji: (rounds, emoji, 64, 192).
+
+    From a seed of its own: a resumed run computes the same ones again.
+    """
     every = torch.arange(len(all_emoji()))
     rows = tqdm(range(rounds), desc="patch features", unit="round")
-    return torch.stack([trunk_features(model, drawings.pictures(every)) for _ in rows])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        return torch.stack([trunk_features(model, drawings.pictures(every)) for _ in rows])
 
 
 def pooled_images(model: LiT, features: Tensor) -> Tensor:
@@ -291,62 +286,45 @@ def pooled_images(model: LiT, features: Tensor) -> Tensor:
     return F.normalize(model.visual_projection(pooled), dim=-1)
 
 
-def train_text(session: Session, plan: Text, drawings: Drawings, log: Log, run: Path) -> None:
+def train_text(session: Session, drawings: Drawings, device: torch.device) -> None:
     """Step two."""
-    model, emoji = session.model, all_emoji()
-    state, words_state = torch.get_rng_state(), random.getstate()
-    seed(2)  # a resumed run computes the same bank
+    plan, model, emoji = session.plan, session.module, all_emoji()
     bank = feature_bank(model, drawings, plan.rounds)
-    torch.set_rng_state(state)
-    random.setstate(words_state)
     pictures, labels = validation()
-    held_out = trunk_features(model, pictures)
-    names = encode([captions.PROMPT.format(e.name) for e in emoji])
-    batches = endless_batches(plan.batch)
-    progress = tqdm(total=plan.steps, initial=session.step, desc="text", unit="step")
+    held_out, labels = trunk_features(model, pictures), labels.to(device)
+    prompts = [PROMPT.format(e.name) for e in emoji]
+    names = tokenizer.encode(prompts).to(device)
+    batches = shuffled_classes(plan.batch)
     while session.step < plan.steps:
         classes = next(batches)
         features = bank[torch.randint(len(bank), classes.shape), classes]
-        texts = encode([captions.sample(random, emoji[c]) for c in classes.tolist()])
-        logits = pooled_images(model, features) @ model.texts(texts).T * model.scale()
-        pairs = torch.arange(len(classes))
+        drawn = [captions.sample(random, emoji[c]) for c in classes.tolist()]
+        texts = model.texts(tokenizer.encode(drawn).to(device))
+        logits = pooled_images(model, features) @ texts.T * model.scale()
+        pairs = torch.arange(len(classes), device=device)
         loss = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
-        loss.backward()
-        session.advance(schedule(session.step, plan))
-        progress.update()
-        if session.step % CHECKPOINT_EVERY == 0 or session.step == plan.steps:
+        session.advance(loss)
+        if session.due:
+            averaged = session.average
             with torch.no_grad():
-                averaged = session.averaged
                 scores = pooled_images(averaged, held_out) @ averaged.texts(names).T
-            log.write(
-                part="text",
-                step=session.step,
-                contrastive=loss.item(),
-                trained=top(logits, pairs, 1),
-                top1=top(scores, labels, 1),
-                top5=top(scores, labels, 5),
-            )
-            progress.set_postfix(validation=f"{top(scores, labels, 1):.1%}")
-            session.save(run / "text.pt")
+            session.report(scores, labels, contrastive=loss.item(), trained=top(logits, pairs, 1))
 
 
-def train(run: Path, vision: Vision, text: Text) -> LiT:
+def train(run: Path, vision: Vision, text: Text, device: torch.device) -> LiT:
     """Both steps, going on from whatever checkpoints the run's folder holds."""
     run.mkdir(parents=True, exist_ok=True)
-    log, drawings, sizes = Log(run / "log.jsonl"), Drawings.load(), Sizes()
+    drawings, sizes = Drawings.load(), Sizes()
     seed(1)
-    model = LiT(sizes, vision.drop_path)
-    supervision = Captions(sizes.width, sizes.projection)
-    first = Session(model, supervision, vision_optimiser(model, supervision, vision))
-    if (run / "vision.pt").exists():
-        first.restore(run / "vision.pt")
-    train_vision(first, vision, drawings, log, run)
-    model = copy.deepcopy(first.averaged)
-    second = Session(model, supervision, text_optimiser(model, text))
-    if (run / "text.pt").exists():
-        second.restore(run / "text.pt")
-    train_text(second, text, drawings, log, run)
-    return second.averaged
+    model = LiT(sizes, vision.drop_path).to(device)
+    supervision = Captions(sizes.width, sizes.projection).to(device)
+    rates = vision_optimiser(model, supervision, vision)
+    first = Session(nn.ModuleList([model, supervision]), rates, vision, run)
+    train_vision(first, drawings, device)
+    model = copy.deepcopy(first.average[0]).train()
+    second = Session(model, text_optimiser(model, text), text, run)
+    train_text(second, drawings, device)
+    return second.average
 
 
 def main() -> None:
@@ -355,10 +333,15 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=RUN, help="folder for checkpoints and the log")
     parser.add_argument("--vision-steps", type=int, default=Vision.steps)
     parser.add_argument("--text-steps", type=int, default=Text.steps)
+    gpu = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=gpu, help="default: the GPU if there is one")
     options = parser.parse_args()
+    render.main()
+    if not TOKENIZER.exists():
+        tokenizer.main([])
     plans = Vision(steps=options.vision_steps), Text(steps=options.text_steps)
-    model = train(options.run, *plans)
-    torch.save(model.state_dict(), options.run / "final.pt")
+    model = train(options.run, *plans, torch.device(options.device))
+    torch.save(model.cpu().state_dict(), options.run / "final.pt")
 
 
 if __name__ == "__main__":
