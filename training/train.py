@@ -6,7 +6,8 @@
 Step one trains the vision encoder on what supervision.py says, mostly on a random half of each
 picture's patches, which halves the cost and hides as occlusion does. Step two is LiT (arXiv
 2111.07991): the trunk's patch features are computed once, and the text tower, the pooling head and
-the projections learn to match each picture with its caption among those of other emoji.
+the projections learn to match each picture with its caption among those of other emoji, and each
+caption's vector is drawn to the one that step one found for its emoji.
 Forward and backward run in bfloat16; weights, optimiser state and their average stay in float32.
 """
 
@@ -58,13 +59,14 @@ class Vision:
 class Text:
     """Step two."""
 
-    steps: int = 1600
+    steps: int = 900
     batch: int = 411  # emoji, all different: a quarter of them
-    rounds: int = 24  # pictures of each emoji whose patch features are kept
-    rate: float = 1.5e-3
-    vision_rate: float = 2e-4  # pooling head and projection
+    rounds: int = 16  # pictures of each emoji whose patch features are kept
+    rate: float = 2e-3
+    vision_rate: float = 5e-5  # pooling head and projection
     warmup: int = 100
     cooldown: float = 0.7
+    smoothing: float = 0.1  # of the labels, as in step one: keywords are shared by many emoji
 
 
 def seed(number: int) -> None:
@@ -286,8 +288,10 @@ def pooled_images(model: LiT, features: Tensor) -> Tensor:
     return F.normalize(model.visual_projection(pooled), dim=-1)
 
 
-def train_text(session: Session, drawings: Drawings, device: torch.device) -> None:
-    """Step two."""
+def train_text(
+    session: Session, vectors: Tensor, drawings: Drawings, device: torch.device
+) -> None:
+    """Step two; `vectors` are step one's, of each emoji."""
     plan, model, emoji = session.plan, session.module, all_emoji()
     bank = feature_bank(model, drawings, plan.rounds)
     pictures, labels = validation()
@@ -302,8 +306,13 @@ def train_text(session: Session, drawings: Drawings, device: torch.device) -> No
         texts = model.texts(tokenizer.encode(drawn).to(device))
         logits = pooled_images(model, features) @ texts.T * model.scale()
         pairs = torch.arange(len(classes), device=device)
-        loss = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
-        session.advance(loss)
+        found, said = (
+            F.cross_entropy(scores, pairs, label_smoothing=plan.smoothing)
+            for scores in (logits, logits.T)
+        )
+        loss = (found + said) / 2
+        away = 1 - (texts * vectors[classes.to(device)]).sum(1).mean()  # 1 - cosine
+        session.advance(loss + model.scale().detach() * away)
         if session.due:
             averaged = session.average
             with torch.no_grad():
@@ -321,9 +330,9 @@ def train(run: Path, vision: Vision, text: Text, device: torch.device) -> LiT:
     rates = vision_optimiser(model, supervision, vision)
     first = Session(nn.ModuleList([model, supervision]), rates, vision, run)
     train_vision(first, drawings, device)
-    model = copy.deepcopy(first.average[0]).train()
+    model, supervised = copy.deepcopy(first.average)
     second = Session(model, text_optimiser(model, text), text, run)
-    train_text(second, drawings, device)
+    train_text(second, supervised.vectors().detach(), drawings, device)
     return second.average
 
 
