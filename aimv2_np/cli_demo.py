@@ -23,7 +23,7 @@ _TRY = """
 Try next, still without a network:
 
   # another picture; --list names them all
-  aimv2-np demo --sample scene-cat-and-pizza
+  aimv2-np demo --sample guitar
 
   # words of your own
   aimv2-np classify {path} --texts cat dog pizza

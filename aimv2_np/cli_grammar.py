@@ -112,7 +112,7 @@ def _model_option(parser: argparse.ArgumentParser) -> None:
 
 def _demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--sample", default="cat", metavar="NAME", help="the picture (default: cat)"
+        "--sample", default="pizza", metavar="NAME", help="the picture (default: pizza)"
     )
     parser.add_argument("--list", action="store_true", help="print the names of the pictures")
     parser.add_argument("-q", "--quiet", action="store_true", help="no advice on what to try next")
@@ -210,7 +210,7 @@ _COMMANDS: dict[str, tuple[str, str, str, Add, str]] = {
         _demo,
         """\
 aimv2-np demo
-aimv2-np demo --sample pizza
+aimv2-np demo --sample guitar
 aimv2-np demo --list""",
     ),
     "classify": (

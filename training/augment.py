@@ -14,14 +14,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]  # CLIP's
-STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
+STD = (0.26862954, 0.26130258, 0.27577711)
 _LUMA = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
 
 
 def normalise(pixels: Tensor) -> Tensor:
     """Colours from 0 to 1 as the model takes them."""
-    return (pixels - MEAN) / STD
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    return (pixels - mean) / std
 
 
 def _uniform(n: int, low: float, high: float) -> Tensor:

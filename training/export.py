@@ -61,8 +61,8 @@ def preprocessor(sizes: Sizes) -> dict:
         **{"resample": 3, "do_center_crop": True},
         "crop_size": {"height": sizes.image, "width": sizes.image},
         **{"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True},
-        "image_mean": [round(value, 8) for value in MEAN.flatten().tolist()],
-        "image_std": [round(value, 8) for value in STD.flatten().tolist()],
+        "image_mean": MEAN,
+        "image_std": STD,
     }
 
 
