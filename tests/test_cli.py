@@ -211,7 +211,7 @@ def test_demo(run, model):
     code, out, err = run("demo")
     assert (code, err) == (0, "")
     words = [name for name in aimv2_np.samples() if not name.startswith("scene-")]
-    result = model.classify(aimv2_np.samples()["cat"], words)
+    result = model.classify(aimv2_np.samples()["pizza"], words)
     shown = [(w, float(p)) for w, p in re.findall(r"^  (\w+) +(\d+\.\d) %", out, re.MULTILINE)]
     best = result.top(6)[0]
     assert [word for word, _ in shown] == [word for word, _ in best]
