@@ -216,7 +216,7 @@ def test_demo(run, model):
     best = result.top(6)[0]
     assert [word for word, _ in shown] == [word for word, _ in best]
     assert [p for _, p in shown] == pytest.approx([100 * p for _, p in best], abs=0.051)
-    assert "cat.png, drawn by OpenMoji" in out
+    assert "pizza.png, drawn by OpenMoji" in out
     assert "never trained on" in " ".join(out.split())
     assert re.search(r"computed in \d\.\d\d s", out)
     assert "--model large-patch14-224-lit" in out
