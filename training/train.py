@@ -288,9 +288,7 @@ def pooled_images(model: LiT, features: Tensor) -> Tensor:
     return F.normalize(model.visual_projection(pooled), dim=-1)
 
 
-def train_text(
-    session: Session, vectors: Tensor, drawings: Drawings, device: torch.device
-) -> None:
+def train_text(session: Session, vectors: Tensor, drawings: Drawings, device: torch.device) -> None:
     """Step two; `vectors` are step one's, of each emoji."""
     plan, model, emoji = session.plan, session.module, all_emoji()
     bank = feature_bank(model, drawings, plan.rounds)
