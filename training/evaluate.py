@@ -128,10 +128,12 @@ def main() -> None:
     parser.add_argument("--artist", default=VALIDATION, help="a package in data/packages")
     parser.add_argument("--json", action="store_true", help="for scripts")
     options = parser.parse_args()
+    if options.beside and options.beside.name == options.model.name:
+        parser.error("the two folders need different names: these head the columns")
     images, classes = pictures(options.artist)
     found = {}
     for folder in filter(None, (options.model, options.beside)):
-        found[str(folder)] = evaluate(aimv2_np.load(folder), images, classes)
+        found[folder.name] = evaluate(aimv2_np.load(folder), images, classes)
     print(json.dumps(found, indent=2) if options.json else table(found))
 
 
