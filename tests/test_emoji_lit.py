@@ -21,7 +21,6 @@ from aimv2_np.hub import PACKAGED
 FOLDER = PACKAGED / "emoji-lit"
 BEGIN, END = 3998, 3999
 SAMPLES = aimv2_np.samples()
-SINGLES = [name for name in SAMPLES if not name.startswith("scene-")]
 EVERYDAY = (
     *("cat", "dog", "horse", "bird", "fish", "tree", "flower", "sun", "apple", "banana", "pizza"),
     *("house", "car", "bicycle", "airplane", "guitar", "umbrella", "clock", "heart", "key"),

@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
-STD = (0.26862954, 0.26130258, 0.27577711)
+from aimv2_np.images import CLIP_MEAN, CLIP_STD
+
 _LUMA = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
 
 
 def normalise(pixels: Tensor) -> Tensor:
     """Colours from 0 to 1 as the model takes them."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
     return (pixels - mean) / std
 
 

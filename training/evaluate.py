@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import aimv2_np
-from aimv2_np.pipelines import PROMPT
+from aimv2_np.pipelines import PROMPT, frame
 from captions import EVERYDAY
 from emoji import all_emoji, drawings, svg
 from fetch import VALIDATION
@@ -66,7 +66,7 @@ def embed_images(model: aimv2_np.LiTPipeline, images: list[Image.Image]) -> np.n
 
 def embed_names(model: aimv2_np.LiTPipeline, names: list[str], prompt: str = PROMPT) -> np.ndarray:
     """Unit vectors (N, P)."""
-    return model.encode_text([prompt.format(name) for name in names])
+    return model.encode_text(frame(names, prompt))
 
 
 def evaluate(model: aimv2_np.LiTPipeline, images: list[Image.Image], classes: np.ndarray) -> dict:

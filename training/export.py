@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from augment import MEAN, STD
+from aimv2_np.images import CLIP_MEAN, CLIP_STD
 from model import EPS, Sizes
 from paths import RUN, SHIPPED, TOKENIZER
 
@@ -61,8 +61,8 @@ def preprocessor(sizes: Sizes) -> dict:
         **{"resample": 3, "do_center_crop": True},
         "crop_size": {"height": sizes.image, "width": sizes.image},
         **{"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True},
-        "image_mean": MEAN,
-        "image_std": STD,
+        "image_mean": CLIP_MEAN,
+        "image_std": CLIP_STD,
     }
 
 

@@ -241,9 +241,9 @@ class LiT(nn.Module):
         self.text_projection = _linear(sizes.text_width, sizes.projection)
         self.logit_scale = nn.Parameter(torch.tensor(2.6592))  # ln(1 / 0.07), CLIP's start
 
-    def images(self, pixels: Tensor, keep: int | None = None) -> Tensor:
+    def images(self, pixels: Tensor) -> Tensor:
         """Unit vectors (B, P) of images."""
-        return F.normalize(self.visual_projection(self.vision_model(pixels, keep)), dim=-1)
+        return F.normalize(self.visual_projection(self.vision_model(pixels)), dim=-1)
 
     def texts(self, ids: Tensor) -> Tensor:
         """Unit vectors (B, P) of token ids."""

@@ -29,10 +29,10 @@ from tqdm import tqdm
 import captions
 import render
 import tokenizer
-from aimv2_np.pipelines import PROMPT
+from aimv2_np.pipelines import PROMPT, frame
 from data import Drawings, shuffled_classes, validation
 from emoji import all_emoji
-from model import LiT, Sizes
+from model import LiT, Sizes, VisionTower
 from paths import RUN, TOKENIZER
 from supervision import Captions
 
@@ -261,16 +261,20 @@ def train_vision(session: Session, drawings: Drawings, device: torch.device) -> 
             session.report(scores, labels, **losses, trained=top(logits, classes, 1))
 
 
+def frozen_trunk(model: LiT) -> VisionTower:
+    """The vision tower as step two uses it: in bfloat16, nothing dropped."""
+    return copy.deepcopy(model.vision_model).bfloat16().eval()
+
+
 @torch.no_grad()
-def trunk_features(model: LiT, pictures: Tensor) -> Tensor:
+def trunk_features(trunk: VisionTower, pictures: Tensor) -> Tensor:
     """Patch features (N, 64, 192) in bfloat16: what the frozen trunk makes of pictures."""
-    trunk = copy.deepcopy(model.vision_model).bfloat16().eval()
-    device = model.logit_scale.device
+    device = trunk.rms_norm.weight.device
     parts = pictures.split(128)
     return torch.cat([trunk.patch_features(part.to(device).bfloat16()) for part in parts])
 
 
-def feature_bank(model: LiT, drawings: Drawings, rounds: int) -> Tensor:
+def feature_bank(trunk: VisionTower, drawings: Drawings, rounds: int) -> Tensor:
     """Patch features of `rounds` pictures of each emoji: (rounds, emoji, 64, 192).
 
     From a seed of its own: a resumed run computes the same ones again.
@@ -279,7 +283,7 @@ def feature_bank(model: LiT, drawings: Drawings, rounds: int) -> Tensor:
     rows = tqdm(range(rounds), desc="patch features", unit="round")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
-        return torch.stack([trunk_features(model, drawings.pictures(every)) for _ in rows])
+        return torch.stack([trunk_features(trunk, drawings.pictures(every)) for _ in rows])
 
 
 def pooled_images(model: LiT, features: Tensor) -> Tensor:
@@ -291,11 +295,11 @@ def pooled_images(model: LiT, features: Tensor) -> Tensor:
 def train_text(session: Session, vectors: Tensor, drawings: Drawings, device: torch.device) -> None:
     """Step two; `vectors` are step one's, of each emoji."""
     plan, model, emoji = session.plan, session.module, all_emoji()
-    bank = feature_bank(model, drawings, plan.rounds)
+    trunk = frozen_trunk(model)
+    bank = feature_bank(trunk, drawings, plan.rounds)
     pictures, labels = validation()
-    held_out, labels = trunk_features(model, pictures), labels.to(device)
-    prompts = [PROMPT.format(e.name) for e in emoji]
-    names = tokenizer.encode(prompts).to(device)
+    held_out, labels = trunk_features(trunk, pictures), labels.to(device)
+    names = tokenizer.encode(frame((e.name for e in emoji), PROMPT)).to(device)
     batches = shuffled_classes(plan.batch)
     while session.step < plan.steps:
         classes = next(batches)
