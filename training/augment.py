@@ -48,8 +48,15 @@ def _very_blurred(x: Tensor) -> Tensor:
     return F.interpolate(small, x.shape[-2:], mode="bilinear")
 
 
+def _bent(n: int, size: int) -> Tensor:
+    """A smooth random shift of every point (N, size, size, 2): proportions vary among artists."""
+    strength = _uniform(n, 0, 0.06)  # standard deviation, in half widths
+    shift = F.interpolate(torch.randn(n, 2, 4, 4), (size, size), mode="bicubic") * strength
+    return shift.permute(0, 2, 3, 1)
+
+
 def pose(rgba: Tensor, mirrored: Tensor, size: int) -> Tensor:
-    """Scale, proportions, rotation, shear, place and, where it may be, mirror image."""
+    """Scale, proportions, rotation, shear, bend, place and, where it may be, mirror image."""
     n = len(rgba)
     angle = torch.randn(n) * math.radians(9)
     scale = torch.exp(torch.empty(n).uniform_(math.log(0.62), math.log(1.12)))
@@ -62,7 +69,15 @@ def pose(rgba: Tensor, mirrored: Tensor, size: int) -> Tensor:
     room = (1 - scale).abs() + 0.08  # in half widths: hardly ever is much cut off
     shift = torch.empty(n, 2).uniform_(-1, 1) * (room / scale)[:, None]
     grid = F.affine_grid(torch.cat([linear, shift[:, :, None]], 2), [n, 4, size, size], False)
+    grid = grid + _bent(n, size)
     return F.grid_sample(rgba, grid, align_corners=False)
+
+
+def tint(colour: Tensor, alpha: Tensor) -> Tensor:
+    """Drawings in black alone, as most icons are: half of them get a colour."""
+    black = (colour.amax((1, 2, 3)) < 0.02).nonzero().flatten()
+    black = black[torch.rand(len(black)) < 0.5]
+    return colour.index_copy(0, black, torch.rand(len(black), 3, 1, 1) * alpha[black])
 
 
 def recolour(colour: Tensor, alpha: Tensor) -> Tensor:
@@ -168,7 +183,8 @@ def augment(drawings: Tensor, mirrored: Tensor, size: int = 64) -> Tensor:
     """Drawings (N, 4, S, S) uint8, premultiplied, to training pictures (N, 3, size, size)."""
     rgba = pose(drawings.float() / 255, mirrored, size)
     colour, alpha = rgba[:, :3], rgba[:, 3:]
-    rgba = border(torch.cat([shade(recolour(colour, alpha), alpha), alpha], 1))
+    colour = shade(recolour(tint(colour, alpha), alpha), alpha)
+    rgba = border(torch.cat([colour, alpha], 1))
     picture = composite(rgba[:, :3], rgba[:, 3:])
     return normalise(occlude(degrade(picture)).clamp(0, 1))
 

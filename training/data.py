@@ -9,11 +9,12 @@ from torch import Tensor
 
 from augment import augment, plain
 from emoji import all_emoji
-from fetch import TRAINED_ON, VALIDATION
+from fetch import ICON_SETS, TRAINED_ON, VALIDATION
 from paths import DRAWINGS
 from render import SIZE, styles
 
 _PLAIN = 0.5  # the probability of a drawing as it was drawn; the other styles share the rest
+_ICON = 0.25  # how often an icon set is drawn from where an emoji set is drawn from once
 
 
 def _load(artist: str, style: str) -> tuple[np.ndarray, np.ndarray]:
@@ -23,32 +24,45 @@ def _load(artist: str, style: str) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Drawings:
-    """All artists we train on: `pixels[i, s]` is drawing i in style s, of class `classes[i]`."""
+    """All artists we train on. Drawing i has `styles[i]` rows of `pixels`, from `first[i]`."""
 
-    pixels: Tensor  # (N, 3 styles, 4, 96, 96) uint8
-    by_class: list[Tensor]  # for each class the drawings that show it
+    pixels: Tensor  # (rows, 4, 96, 96) uint8
+    first: Tensor  # (drawings,)
+    styles: Tensor  # (drawings,)
+    of_class: list[tuple[Tensor, Tensor]]  # for each class its drawings, and how often each comes
     mirrored: Tensor  # (classes,) bool
 
     @classmethod
     def load(cls) -> "Drawings":
         """From the files that render.py left."""
-        parts, classes = [], []
+        parts, rows = [], 0
+        columns: dict[str, list[np.ndarray]] = {"class": [], "first": [], "styles": [], "share": []}
         for artist in TRAINED_ON:
             pixels, found = zip(*(_load(artist, style) for style in styles(artist)), strict=True)
-            parts.append(torch.from_numpy(np.stack(pixels, 1)).expand(-1, 3, 4, SIZE, SIZE))
-            classes.append(torch.from_numpy(found[0]))
-        labels = torch.cat(classes)
-        emoji = all_emoji()
-        by_class = [(labels == c).nonzero().flatten() for c in range(len(emoji))]
-        return cls(torch.cat(parts), by_class, torch.tensor([e.may_mirror for e in emoji]))
+            parts.append(torch.from_numpy(np.stack(pixels, 1).reshape(-1, 4, SIZE, SIZE)))
+            count, kinds, classes = len(found[0]), len(pixels), found[0]
+            share = (_ICON if artist in ICON_SETS else 1) / np.bincount(classes)[classes]
+            columns["class"].append(classes)
+            columns["first"].append(rows + kinds * np.arange(count))
+            columns["styles"].append(np.full(count, kinds))
+            columns["share"].append(share)
+            rows += kinds * count
+        of = {name: torch.from_numpy(np.concatenate(parts)) for name, parts in columns.items()}
+        of_class = []
+        for c in range(len(all_emoji())):
+            drawn = (of["class"] == c).nonzero().flatten()
+            of_class.append((drawn, of["share"][drawn]))
+        mirrored = torch.tensor([e.may_mirror for e in all_emoji()])
+        return cls(torch.cat(parts), of["first"], of["styles"], of_class, mirrored)
 
     def pictures(self, classes: Tensor) -> Tensor:
         """An augmented picture (N, 3, 64, 64) for each class: any artist, any style."""
-        chosen = [self.by_class[c] for c in classes.tolist()]
-        rows = torch.stack([of[torch.randint(len(of), ())] for of in chosen])
-        other = torch.randint(1, self.pixels.shape[1], (len(rows),))
-        style = torch.where(torch.rand(len(rows)) < _PLAIN, 0, other)
-        return augment(self.pixels[rows, style], self.mirrored[classes])
+        chosen = [self.of_class[c] for c in classes.tolist()]
+        drawn = torch.cat([which[share.multinomial(1)] for which, share in chosen])
+        other = 1 + (torch.rand(len(drawn)) * (self.styles[drawn] - 1)).long()
+        other = other.minimum(self.styles[drawn] - 1)  # an icon has but one style
+        style = torch.where(torch.rand(len(drawn)) < _PLAIN, 0, other)
+        return augment(self.pixels[self.first[drawn] + style], self.mirrored[classes])
 
 
 def validation() -> tuple[Tensor, Tensor]:

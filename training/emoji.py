@@ -3,7 +3,8 @@
 An emoji here is one of Unicode's base emoji without flags (a flag is a picture of its country's
 name, not of a thing), skin tones, hair components and lone letters: 1,644 of Emoji 17. Names and
 keywords are CLDR's, as emojibase collects them. Some of the drawings' packages say which emoji an
-icon is; for the others its name is looked up among all names that the emoji goes by.
+icon is; for the others its name is looked up among all names that the emoji goes by. An icon set
+does not tell a cat from a cat's face: what it calls 'cat' is a drawing of both.
 """
 
 import json
@@ -13,11 +14,45 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
+from fetch import ICON_SETS
 from paths import PACKAGES
 
 _LEFT_OUT = (None, 2, 9)  # groups of emojibase: lone regional letters, components, flags
 _SHORTCODES = ("cldr", "emojibase", "emojibase-legacy", "github", "iamcal", "joypixels")
 _MIRRORED = (0, 3, 4)  # faces, animals and plants, food: the same thing seen from the other side
+_STYLE = re.compile(  # how icon sets mark the styles and versions of one icon
+    r"-(fill|filled|bold|duotone|outline|outlined|solid|broken|rounded|sharp|variant|alt|one|two"
+    r"|\d+)$"
+)
+# What icon sets call the things of some emoji; a name in CLDR's words needs no entry.
+_ICONS = {
+    "bird": ("bird", "baby chick", "dove"),
+    "boat": ("sailboat",),
+    "book": ("closed book", "blue book"),
+    "bulb": ("light bulb",),
+    "burger": ("hamburger",),
+    "cake": ("birthday cake", "shortcake"),
+    "cherry": ("cherries",),
+    "clock": ("nine o’clock", "three o’clock"),
+    "cup": ("hot beverage", "teacup without handle"),
+    "flower": ("blossom", "white flower", "hibiscus", "cherry blossom"),
+    "glass": ("glass of milk",),
+    "grape": ("grapes",),
+    "hat": ("top hat",),
+    "home": ("house",),
+    "ice-cream": ("ice cream", "soft ice cream"),
+    "leaf": ("leaf fluttering in wind",),
+    "lock": ("locked",),
+    "mic": ("studio microphone",),
+    "moon": ("crescent moon",),
+    "mouse": ("computer mouse",),
+    "plane": ("airplane",),
+    "redo": (),
+    "settings": ("gear",),
+    "tree": ("deciduous tree", "evergreen tree"),
+    "umbrella": ("umbrella", "umbrella with rain drops"),
+    "wine": ("wine glass",),
+}
 _NOT_MIRRORED = re.compile(r"left|right|facing|clock|turn|map")
 
 
@@ -103,15 +138,30 @@ def _known_as(icon: str, icons: Collection[str]) -> str:
     return _plain(re.sub(number, "", icon.removesuffix("side")))
 
 
+@lru_cache
+def _icon_shows(name: str) -> frozenset[str]:
+    """The emoji that an icon of this name is a drawing of; mostly none."""
+    while (bare := _STYLE.sub("", name)) != name:
+        name = bare
+    known = _codes_by_name()
+    if len(name) == 1:  # a letter is a shortcode of some emoji, but no picture of it
+        return frozenset()
+    if name in _ICONS:
+        return frozenset(known[_plain(called)] for called in _ICONS[name])
+    found = {known.get(_plain(name), "")}
+    return frozenset(found | {e.code for e in all_emoji() if e.name == f"{name} face"})
+
+
 def drawings(package: str) -> list[tuple[str, int]]:
     """The icons of an artist that show one of our emoji: (icon's name, class)."""
     classes = {e.code: i for i, e in enumerate(all_emoji())}
-    chars = _read(package, "chars.json")
-    if chars:
+    chars, icons = _read(package, "chars.json"), _read(package, "icons.json")["icons"]
+    if package in ICON_SETS:
+        found = [(name, code) for name in icons for code in _icon_shows(name)]
+    elif chars:
         found = [(name, _bare(code)) for code, name in chars.items()]
     else:
         names = _codes_by_name()
-        icons = _read(package, "icons.json")["icons"]
         found = [(name, names.get(_known_as(name, icons), "")) for name in icons]
     return sorted({(name, classes[code]) for name, code in found if code in classes})
 

@@ -17,11 +17,21 @@ from pathlib import Path
 
 from paths import DATA, HERE, PACKAGES
 
-# The artists whose licence asks for no more than attribution: trained on.
-TRAINED_ON = (
+# Trained on: artists whose licence asks for no more than attribution. Those who drew emoji …
+EMOJI_SETS = (
     *("noto", "noto-v1"),  # Apache 2.0
     *("fxemoji", "twemoji", "emojione", "emojione-monotone", "streamline-emojis"),  # CC BY 4.0
 )
+# … and those who drew icons, some of which show what an emoji shows.
+ICON_SETS = (
+    *("icon-park", "mdi", "mingcute", "la"),  # Apache 2.0
+    *("flat-color-icons", "ph", "tabler", "hugeicons", "boxicons", "ion", "iconoir"),  # MIT
+    *("lucide", "lucide-lab"),  # ISC
+    *("streamline-color", "streamline-cyber-color", "streamline-plump-color"),  # CC BY 4.0
+    *("streamline-kameleon-color", "fa6-solid", "solar"),  # CC BY 4.0
+    "game-icons",  # CC BY 3.0
+)
+TRAINED_ON = EMOJI_SETS + ICON_SETS
 VALIDATION = "openmoji"  # CC BY-SA 4.0: looked at, never trained on
 
 

@@ -2,13 +2,17 @@
 
     python render.py           # data/drawings/<artist>-<style>.npz
 
-The artists are few, so each drawing is also rendered as others might have drawn it: with an
-outline around every shape, and as line art. A style is a CSS style sheet, which overrides what the
-SVG says. Pixels are RGBA, 96 × 96, with colour multiplied by alpha, as resampling and compositing
-want them. What is there is kept: delete data/drawings after changing a style.
+Few artists drew all emoji, so each drawing is also rendered as others might have drawn it: with an
+outline around every shape, as line art, and outlined in other colours. Icons stay as they are. A
+style is a CSS style sheet, which overrides what the SVG says. Pixels are RGBA, 96 × 96, with colour
+multiplied by alpha, as resampling and compositing want them. What is there is kept: delete
+data/drawings after changing a style.
 """
 
+import colorsys
 import io
+import random
+import re
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -17,23 +21,50 @@ import resvg_py
 from PIL import Image
 
 from emoji import drawings, svg
-from fetch import TRAINED_ON, VALIDATION
+from fetch import EMOJI_SETS, TRAINED_ON, VALIDATION
 from paths import DRAWINGS
 
 SIZE = 96  # pixels; the model sees 64
 
 _SHAPES = "path,circle,ellipse,rect,polygon,polyline"
 _STROKE = "stroke-linejoin:round;stroke-linecap:round"
+_OUTLINED = f"{_SHAPES}{{stroke:#111;stroke-width:1.8%;{_STROKE}}}"
 STYLES = {
     "plain": None,
-    "outlined": f"{_SHAPES}{{stroke:#111;stroke-width:1.8%;{_STROKE}}}",
+    "outlined": _OUTLINED,
     "line": f"{_SHAPES}{{fill:#fff;stroke:#000;stroke-width:2%;{_STROKE}}}",
+    "recoloured": _OUTLINED,
 }
+_HEX = re.compile(r"#(?:[0-9a-fA-F]{6}|[0-9a-fA-F]{3})\b")
 
 
 def styles(artist: str) -> tuple[str, ...]:
     """The styles an artist is rendered in; what is black on white already stays as it is."""
-    return ("plain",) if artist == "emojione-monotone" else tuple(STYLES)
+    return tuple(STYLES) if artist in EMOJI_SETS and "monotone" not in artist else ("plain",)
+
+
+def recoloured(document: str) -> str:
+    """Each colour of a drawing moved on its own: nobody mixes quite the same palette.
+
+    The source of chance is the drawing itself, so that it always gets the same colours.
+    """
+    rng = random.Random(document)
+
+    def moved(colour: str) -> str:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        hue, light, saturation = colorsys.rgb_to_hls(
+            *(int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4))
+        )
+        hue = (hue + rng.gauss(0, 0.06)) % 1
+        light, saturation = (
+            min(max(value + rng.gauss(0, spread), 0), 1)
+            for value, spread in ((light, 0.12), (saturation, 0.2))
+        )
+        mixed = colorsys.hls_to_rgb(hue, light, saturation)
+        return "#" + "".join(f"{round(255 * part):02x}" for part in mixed)
+
+    new = {colour: moved(colour) for colour in sorted(set(_HEX.findall(document)))}
+    return _HEX.sub(lambda match: new[match[0]], document)
 
 
 def rasterise(document: str, size: int = SIZE, style: str | None = None) -> Image.Image:
@@ -60,7 +91,10 @@ def render(artist: str, style: str) -> Path:
     if target.exists():
         return target
     documents, found = svg(artist), drawings(artist)
-    pixels = [premultiplied(rasterise(documents[name], style=STYLES[style])) for name, _ in found]
+    redrawn = recoloured if style == "recoloured" else str
+    pixels = [
+        premultiplied(rasterise(redrawn(documents[name]), style=STYLES[style])) for name, _ in found
+    ]
     scratch = target.with_suffix(".part.npz")
     np.savez(scratch, pixels=np.stack(pixels), classes=np.array([c for _, c in found], np.int32))
     return scratch.rename(target)

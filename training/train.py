@@ -8,7 +8,8 @@ picture's patches, which halves the cost and hides as occlusion does. Step two i
 2111.07991): the trunk's patch features are computed once, and the text tower, the pooling head and
 the projections learn to match each picture with its caption among those of other emoji, and each
 caption's vector is drawn to the one that step one found for its emoji.
-Forward and backward run in bfloat16; weights, optimiser state and their average stay in float32.
+Forward and backward run in bfloat16 where the processor or GPU has instructions for it, else in
+float32; weights, optimiser state and their average are float32.
 """
 
 import argparse
@@ -29,10 +30,12 @@ from tqdm import tqdm
 import captions
 import render
 import tokenizer
+from aimv2_np.machine import instruction_sets
 from aimv2_np.pipelines import PROMPT, frame
 from data import Drawings, shuffled_classes, validation
 from emoji import all_emoji
 from model import LiT, Sizes, VisionTower
+from muon import Muon
 from paths import RUN, TOKENIZER
 from supervision import Captions
 
@@ -43,7 +46,7 @@ CHECKPOINT_EVERY = 200  # steps
 class Vision:
     """Step one."""
 
-    steps: int = 7000
+    steps: int = 6200
     batch: int = 128
     kept_patches: int = 32  # of 64 …
     whole_from: float = 0.9  # … until this part of the steps, then all
@@ -97,7 +100,7 @@ class Rates:
             optimiser.zero_grad()
 
 
-def vision_optimiser(model: LiT, supervision: Captions, plan: Vision) -> Rates:
+def vision_optimiser(model: LiT, supervision: Captions, plan: Vision, dtype: torch.dtype) -> Rates:
     """Muon for the matrices of the blocks, AdamW for the rest of the vision encoder."""
     encoder = list(model.vision_model.named_parameters())
     blocks = [p for name, p in encoder if name.startswith("encoder") and p.ndim == 2]
@@ -110,7 +113,7 @@ def vision_optimiser(model: LiT, supervision: Captions, plan: Vision) -> Rates:
         {"params": list(supervision.parameters()), "weight_decay": 0.0, "lr": plan.caption_rate},
     ]
     return Rates(
-        torch.optim.Muon(blocks, lr=plan.matrix_rate, weight_decay=0.05, ns_steps=4),
+        Muon(blocks, lr=plan.matrix_rate, weight_decay=0.05, dtype=dtype),
         torch.optim.AdamW(adam, lr=plan.rate, betas=(0.9, 0.98), fused=True),
     )
 
@@ -127,12 +130,18 @@ def text_optimiser(model: LiT, plan: Text) -> Rates:
     return Rates(torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.98), fused=True))
 
 
-class Shadow:
-    """A bfloat16 copy of a model that computes; its gradients go to the float32 original."""
+def working_dtype(device: torch.device) -> torch.dtype:
+    """Bfloat16 where there are instructions for it; emulated, it takes twenty times as long."""
+    fast = device.type == "cuda" or {"avx512_bf16", "amx_bf16", "bf16"} & {*instruction_sets()}
+    return torch.bfloat16 if fast else torch.float32
 
-    def __init__(self, model: nn.Module):
+
+class Shadow:
+    """A copy of a model that computes in another dtype; its gradients go to the original."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype):
         self.original = model
-        self.module = copy.deepcopy(model).bfloat16()
+        self.module = copy.deepcopy(model).to(dtype)
         self.pairs = list(zip(model.parameters(), self.module.parameters(), strict=True))
 
     def refresh(self) -> nn.Module:
@@ -238,12 +247,13 @@ class Session:
 def train_vision(session: Session, drawings: Drawings, device: torch.device) -> None:
     """Step one."""
     plan, (model, supervision) = session.plan, session.module
-    shadow = Shadow(model)
+    dtype = working_dtype(device)
+    shadow = Shadow(model, dtype)
     pictures, labels = (t.to(device) for t in validation())
     batches = shuffled_classes(plan.batch)
     while session.step < plan.steps:
         classes = next(batches)
-        inputs = drawings.pictures(classes).to(device).bfloat16()
+        inputs = drawings.pictures(classes).to(device, dtype)
         classes = classes.to(device)
         whole = session.step >= plan.whole_from * plan.steps
         rounded = shadow.refresh()
@@ -261,17 +271,17 @@ def train_vision(session: Session, drawings: Drawings, device: torch.device) -> 
             session.report(scores, labels, **losses, trained=top(logits, classes, 1))
 
 
-def frozen_trunk(model: LiT) -> VisionTower:
-    """The vision tower as step two uses it: in bfloat16, nothing dropped."""
-    return copy.deepcopy(model.vision_model).bfloat16().eval()
+def frozen_trunk(model: LiT, device: torch.device) -> VisionTower:
+    """The vision tower as step two uses it: in the working dtype, nothing dropped."""
+    return copy.deepcopy(model.vision_model).to(working_dtype(device)).eval()
 
 
 @torch.no_grad()
 def trunk_features(trunk: VisionTower, pictures: Tensor) -> Tensor:
     """Patch features (N, 64, 192) in bfloat16: what the frozen trunk makes of pictures."""
-    device = trunk.rms_norm.weight.device
+    weight = trunk.rms_norm.weight
     parts = pictures.split(128)
-    return torch.cat([trunk.patch_features(part.to(device).bfloat16()) for part in parts])
+    return torch.cat([trunk.patch_features(part.to(weight)).bfloat16() for part in parts])
 
 
 def feature_bank(trunk: VisionTower, drawings: Drawings, rounds: int) -> Tensor:
@@ -295,7 +305,7 @@ def pooled_images(model: LiT, features: Tensor) -> Tensor:
 def train_text(session: Session, vectors: Tensor, drawings: Drawings, device: torch.device) -> None:
     """Step two; `vectors` are step one's, of each emoji."""
     plan, model, emoji = session.plan, session.module, all_emoji()
-    trunk = frozen_trunk(model)
+    trunk = frozen_trunk(model, device)
     bank = feature_bank(trunk, drawings, plan.rounds)
     pictures, labels = validation()
     held_out, labels = trunk_features(trunk, pictures), labels.to(device)
@@ -329,7 +339,7 @@ def train(run: Path, vision: Vision, text: Text, device: torch.device) -> LiT:
     seed(1)
     model = LiT(sizes, vision.drop_path).to(device)
     supervision = Captions(sizes.width, sizes.projection).to(device)
-    rates = vision_optimiser(model, supervision, vision)
+    rates = vision_optimiser(model, supervision, vision, working_dtype(device))
     first = Session(nn.ModuleList([model, supervision]), rates, vision, run)
     train_vision(first, drawings, device)
     model, supervised = copy.deepcopy(first.average)
