@@ -52,12 +52,12 @@ def test_a_picture_is_called_what_a_person_would_call_it(model: Any, word: str) 
 
 
 def test_pictures_find_their_words_and_words_their_pictures(cosines: np.ndarray) -> None:
-    """At most three of twenty wrong, each way; the aim is one."""
+    """At most one of twenty wrong, each way."""
     right = np.arange(len(EVERYDAY))
     for scores in (cosines, cosines.T):
         best = scores.argmax(axis=1)
         wrong = {EVERYDAY[i]: EVERYDAY[best[i]] for i in right[best != right]}
-        assert len(wrong) <= 3, wrong
+        assert len(wrong) <= 1, wrong
 
 
 def test_the_right_word_is_far_above_the_others(model: Any, cosines: np.ndarray) -> None:
@@ -72,7 +72,7 @@ def test_the_frame_around_a_word_hardly_matters(model: Any) -> None:
     for prompt in ("{}", "a drawing of the {}", "an emoji of {}"):
         texts = model.encode_text([prompt.format(word) for word in EVERYDAY])
         best = (images @ texts.T).argmax(axis=1)
-        assert (best == np.arange(len(EVERYDAY))).sum() >= 18, prompt
+        assert (best == np.arange(len(EVERYDAY))).sum() >= 19, prompt
 
 
 def test_the_demo_says_what_a_person_would_say(capsys: Any) -> None:

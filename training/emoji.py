@@ -138,11 +138,16 @@ def _known_as(icon: str, icons: Collection[str]) -> str:
     return _plain(re.sub(number, "", icon.removesuffix("side")))
 
 
+def without_style(icon: str) -> str:
+    """What an icon shows: 'cat' of 'cat-fill' and 'cat-bold-2'."""
+    while (bare := _STYLE.sub("", icon)) != icon:
+        icon = bare
+    return icon
+
+
 @lru_cache
 def _icon_shows(name: str) -> frozenset[str]:
-    """The emoji that an icon of this name is a drawing of; mostly none."""
-    while (bare := _STYLE.sub("", name)) != name:
-        name = bare
+    """The codes of the emoji that an icon of this name is a drawing of; mostly none."""
     known = _codes_by_name()
     if len(name) == 1:  # a letter is a shortcode of some emoji, but no picture of it
         return frozenset()
@@ -157,7 +162,7 @@ def drawings(package: str) -> list[tuple[str, int]]:
     classes = {e.code: i for i, e in enumerate(all_emoji())}
     chars, icons = _read(package, "chars.json"), _read(package, "icons.json")["icons"]
     if package in ICON_SETS:
-        found = [(name, code) for name in icons for code in _icon_shows(name)]
+        found = [(name, code) for name in icons for code in _icon_shows(without_style(name))]
     elif chars:
         found = [(name, _bare(code)) for code, name in chars.items()]
     else:

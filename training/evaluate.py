@@ -24,6 +24,7 @@ from emoji import all_emoji, drawings, svg
 from fetch import VALIDATION
 from paths import SHIPPED
 from render import rasterise
+from scores import ranks, summary
 
 GROUPS = {
     **{0: "smileys and emotion", 1: "people and body", 3: "animals and nature"},
@@ -44,18 +45,6 @@ def pictures(artist: str) -> tuple[list[Image.Image], np.ndarray]:
     first = {c: name for name, c in reversed(drawings(artist))}  # the first drawing of each
     found = [picture(documents[first[c]]) for c in sorted(first)]
     return found, np.array(sorted(first))
-
-
-def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """How many wrong columns score no lower than each row's right one: (N, M) to (N,)."""
-    own = np.take_along_axis(scores, right[:, None], axis=1)
-    return (~(scores < own)).sum(axis=1) - 1  # so that NaN is no success
-
-
-def summary(scores: np.ndarray, right: np.ndarray) -> dict[str, float]:
-    """Top-1 and top-5 of rows, percent."""
-    found = ranks(scores, right)
-    return {f"top-{k}": round(100 * float((found < k).mean()), 2) for k in (1, 5)}
 
 
 def embed_images(model: aimv2_np.LiTPipeline, images: list[Image.Image]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The trainer's own model (training/model.py) computes what the package computes.
 
-Only this keeps the two definitions of AIMv2 in the repository from drifting apart.
+Only this keeps the two definitions of AIMv2 in the repository from drifting apart. And its Muon
+does what PyTorch's does, which knows bfloat16 alone.
 """
 
 import json
@@ -23,7 +24,7 @@ def training():
     """The modules of training/, which is a folder of scripts and no package."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(TRAINING)
-        yield SimpleNamespace(model=import_module("model"), export=import_module("export"))
+        yield SimpleNamespace(**{name: import_module(name) for name in ("model", "export", "muon")})
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +88,36 @@ def test_patches_left_out_in_training_leave_the_others_in_place(trained):
         nearest = torch.cdist(kept, image).argmin(dim=1)
         assert len(nearest.unique()) == 20  # twenty different patches,
         torch.testing.assert_close(kept, image[nearest])  # each with its own position
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 24), (2, 40, 24), (2, 24, 40)])
+def test_muon_makes_all_singular_values_about_equal(training, shape):
+    import torch
+
+    torch.manual_seed(1)
+    u, _, vt = torch.linalg.svd(torch.randn(shape, dtype=torch.float64), full_matrices=False)
+    matrices = u * torch.logspace(0, -1, u.shape[-1], dtype=torch.float64) @ vt
+    inside = u.mT @ training.muon.orthogonalised(matrices) @ vt.mT
+    values = inside.diagonal(dim1=-2, dim2=-1)
+    torch.testing.assert_close(inside, torch.diag_embed(values))  # the same singular vectors
+    assert 0.6 < values.min() <= values.max() < 1.25
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (40, 24), (24, 40)])
+def test_muon_steps_as_pytorchs(training, shape):
+    """Five steps in bfloat16: as close as that dtype allows; the first weights are far away."""
+    import torch
+
+    torch.manual_seed(2)
+    ours, theirs = (torch.nn.Parameter(torch.zeros(shape)) for _ in range(2))
+    settings = {"lr": 0.02, "weight_decay": 0.05}
+    steppers = (
+        training.muon.Muon([ours], **settings, dtype=torch.bfloat16),
+        torch.optim.Muon([theirs], **settings, ns_steps=4),
+    )
+    for _ in range(5):
+        gradient = torch.randn(shape)
+        for matrix, stepper in zip((ours, theirs), steppers, strict=True):
+            matrix.grad = gradient.clone()
+            stepper.step()
+    assert (ours - theirs).norm() < 0.03 * theirs.norm()
