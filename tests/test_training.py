@@ -68,6 +68,9 @@ def test_articles(training: dict[str, ModuleType], words: str, sentence: str) ->
         ("cat-fill-2", "cat"),
         ("hot-dog", "hot-dog"),
         ("bell-off", "bell-off"),  # crossed out: another picture
+        ("heart-broken", "heart-broken"),  # no style either
+        ("clock-7", "clock-7"),  # an hour,
+        ("mouse-2", "mouse"),  # a version
         ("outline", "outline"),
     ],
 )

@@ -22,6 +22,15 @@ def _load(artist: str, style: str) -> tuple[np.ndarray, np.ndarray]:
         return file["pixels"], file["classes"]
 
 
+def _artist(artist: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """All drawings in all styles: pixels (rows, 4, 96, 96); of each its class, styles and share."""
+    pixels, found = zip(*(_load(artist, style) for style in styles(artist)), strict=True)
+    classes = torch.from_numpy(found[0])
+    share = (_ICON if artist in ICON_SETS else 1) / classes.bincount()[classes].double()
+    rows = torch.from_numpy(np.stack(pixels, 1).reshape(-1, 4, SIZE, SIZE))
+    return rows, classes, torch.full_like(classes, len(pixels)), share
+
+
 @dataclass(frozen=True)
 class Drawings:
     """All artists we train on. Drawing i has `styles[i]` rows of `pixels`, from `first[i]`."""
@@ -35,25 +44,13 @@ class Drawings:
     @classmethod
     def load(cls) -> "Drawings":
         """From the files that render.py left."""
-        parts, rows = [], 0
-        columns: dict[str, list[np.ndarray]] = {"class": [], "first": [], "styles": [], "share": []}
-        for artist in TRAINED_ON:
-            pixels, found = zip(*(_load(artist, style) for style in styles(artist)), strict=True)
-            parts.append(torch.from_numpy(np.stack(pixels, 1).reshape(-1, 4, SIZE, SIZE)))
-            count, kinds, classes = len(found[0]), len(pixels), found[0]
-            share = (_ICON if artist in ICON_SETS else 1) / np.bincount(classes)[classes]
-            columns["class"].append(classes)
-            columns["first"].append(rows + kinds * np.arange(count))
-            columns["styles"].append(np.full(count, kinds))
-            columns["share"].append(share)
-            rows += kinds * count
-        of = {name: torch.from_numpy(np.concatenate(parts)) for name, parts in columns.items()}
-        of_class = []
-        for c in range(len(all_emoji())):
-            drawn = (of["class"] == c).nonzero().flatten()
-            of_class.append((drawn, of["share"][drawn]))
-        mirrored = torch.tensor([e.may_mirror for e in all_emoji()])
-        return cls(torch.cat(parts), of["first"], of["styles"], of_class, mirrored)
+        parts = zip(*(_artist(name) for name in TRAINED_ON), strict=True)
+        pixels, classes, kinds, share = (torch.cat(part) for part in parts)
+        emoji = all_emoji()
+        drawn = [(classes == c).nonzero().flatten() for c in range(len(emoji))]
+        mirrored = torch.tensor([e.may_mirror for e in emoji])
+        first = kinds.cumsum(0) - kinds
+        return cls(pixels, first, kinds, [(rows, share[rows]) for rows in drawn], mirrored)
 
     def pictures(self, classes: Tensor) -> Tensor:
         """An augmented picture (N, 3, 64, 64) for each class: any artist, any style."""

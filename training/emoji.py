@@ -20,12 +20,14 @@ from paths import PACKAGES
 _LEFT_OUT = (None, 2, 9)  # groups of emojibase: lone regional letters, components, flags
 _SHORTCODES = ("cldr", "emojibase", "emojibase-legacy", "github", "iamcal", "joypixels")
 _MIRRORED = (0, 3, 4)  # faces, animals and plants, food: the same thing seen from the other side
-_STYLE = re.compile(  # how icon sets mark the styles and versions of one icon
-    r"-(fill|filled|bold|duotone|outline|outlined|solid|broken|rounded|sharp|variant|alt|one|two"
-    r"|\d+)$"
+_STYLE = re.compile(  # how icon sets mark the styles and versions of one icon; clocks have hours
+    r"-(fill|filled|bold|duotone|outline|outlined|solid|rounded|sharp|variant|alt|one|two"
+    r"|(?<!clock-)\d+)$"
 )
-# What icon sets call the things of some emoji; a name in CLDR's words needs no entry.
+# What icon sets call the things of some emoji; a name in CLDR's words needs no entry. Nothing where
+# icons of that name show something else: 'bow' is a weapon there, or a tie.
 _ICONS = {
+    "bath": ("bathtub",),
     "bird": ("bird", "baby chick", "dove"),
     "boat": ("sailboat",),
     "book": ("closed book", "blue book"),
@@ -45,13 +47,20 @@ _ICONS = {
     "lock": ("locked",),
     "mic": ("studio microphone",),
     "moon": ("crescent moon",),
-    "mouse": ("computer mouse",),
     "plane": ("airplane",),
-    "redo": (),
     "settings": ("gear",),
     "tree": ("deciduous tree", "evergreen tree"),
     "umbrella": ("umbrella", "umbrella with rain drops"),
     "wine": ("wine glass",),
+    **dict.fromkeys(("android", "back", "bow", "chart", "compression", "cool", "cricket"), ()),
+    **dict.fromkeys(("cross", "football", "goal", "heart-beat", "heart-pulse", "heartbeat"), ()),
+    **dict.fromkeys(("hot", "loop", "mask", "medical", "mouse", "redo", "seal", "stars"), ()),
+    **dict.fromkeys(("wave", "wind"), ()),
+}
+# Sets whose 'apple' is a firm's logo, and one whose second clock is a version of the first.
+_OTHER_THINGS = {
+    *((package, "apple") for package in ("icon-park", "mdi", "la", "hugeicons", "mingcute")),
+    *(("streamline-color", "apple"), ("tabler", "clock-2")),
 }
 _NOT_MIRRORED = re.compile(r"left|right|facing|clock|turn|map")
 
@@ -162,7 +171,9 @@ def drawings(package: str) -> list[tuple[str, int]]:
     classes = {e.code: i for i, e in enumerate(all_emoji())}
     chars, icons = _read(package, "chars.json"), _read(package, "icons.json")["icons"]
     if package in ICON_SETS:
-        found = [(name, code) for name in icons for code in _icon_shows(without_style(name))]
+        bare = {name: without_style(name) for name in icons}
+        kept = [name for name in icons if (package, bare[name]) not in _OTHER_THINGS]
+        found = [(name, code) for name in kept for code in _icon_shows(bare[name])]
     elif chars:
         found = [(name, _bare(code)) for code, name in chars.items()]
     else:

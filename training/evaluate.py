@@ -102,7 +102,7 @@ def table(found: dict[str, dict]) -> str:
         columns = [model[key] for model in found.values()]
         if isinstance(value, dict) and key != "everyday mistakes":
             for part in value:
-                cells = "".join(f" {column.get(part)} % |" for column in columns)
+                cells = "".join(f" {column[part]} % |" for column in columns)
                 lines.append(f"| {key}: {part} |{cells}")
         else:
             lines.append(f"| {key} |" + "".join(f" {column} |" for column in columns))

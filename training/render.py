@@ -5,12 +5,15 @@
 Few artists drew all emoji, so each drawing is also rendered as others might have drawn it: with an
 outline around every shape, as line art, and outlined in other colours. Icons stay as they are. A
 style is a CSS style sheet, which overrides what the SVG says. Pixels are RGBA, 96 × 96, with colour
-multiplied by alpha, as resampling and compositing want them. What is there is kept: delete
-data/drawings after changing a style.
+multiplied by alpha, as resampling and compositing want them. What is there is kept if it was made
+from the same drawings in the same way.
 """
 
 import colorsys
+import hashlib
 import io
+import json
+import math
 import random
 import re
 from concurrent.futures import ProcessPoolExecutor
@@ -29,11 +32,11 @@ SIZE = 96  # pixels; the model sees 64
 _SHAPES = "path,circle,ellipse,rect,polygon,polyline"
 _STROKE = "stroke-linejoin:round;stroke-linecap:round"
 _OUTLINED = f"{_SHAPES}{{stroke:#111;stroke-width:1.8%;{_STROKE}}}"
-STYLES = {
+STYLES = {  # style sheets
     "plain": None,
     "outlined": _OUTLINED,
     "line": f"{_SHAPES}{{fill:#fff;stroke:#000;stroke-width:2%;{_STROKE}}}",
-    "recoloured": _OUTLINED,
+    "recoloured": _OUTLINED,  # after `recoloured`
 }
 _HEX = re.compile(r"#(?:[0-9a-fA-F]{6}|[0-9a-fA-F]{3})\b")
 
@@ -46,7 +49,7 @@ def styles(artist: str) -> tuple[str, ...]:
 def recoloured(document: str) -> str:
     """Each colour of a drawing moved on its own: nobody mixes quite the same palette.
 
-    The source of chance is the drawing itself, so that it always gets the same colours.
+    Greys stay grey. The source of chance is the drawing itself: it always gets the same colours.
     """
     rng = random.Random(document)
 
@@ -56,10 +59,8 @@ def recoloured(document: str) -> str:
             *(int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4))
         )
         hue = (hue + rng.gauss(0, 0.06)) % 1
-        light, saturation = (
-            min(max(value + rng.gauss(0, spread), 0), 1)
-            for value, spread in ((light, 0.12), (saturation, 0.2))
-        )
+        light = min(max(light + rng.gauss(0, 0.12), 0), 1)
+        saturation = min(saturation * math.exp(rng.gauss(0, 0.3)), 1)
         mixed = colorsys.hls_to_rgb(hue, light, saturation)
         return "#" + "".join(f"{round(255 * part):02x}" for part in mixed)
 
@@ -88,15 +89,19 @@ def premultiplied(image: Image.Image) -> np.ndarray:
 def render(artist: str, style: str) -> Path:
     """All drawings of an artist in a style: `pixels` (N, 4, 96, 96) and `classes` (N,)."""
     target = DRAWINGS / f"{artist}-{style}.npz"
-    if target.exists():
-        return target
     documents, found = svg(artist), drawings(artist)
     redrawn = recoloured if style == "recoloured" else str
-    pixels = [
-        premultiplied(rasterise(redrawn(documents[name]), style=STYLES[style])) for name, _ in found
-    ]
+    source = [redrawn(documents[name]) for name, _ in found]
+    recipe = json.dumps([source, found, STYLES[style], SIZE])
+    digest = hashlib.sha256(recipe.encode()).hexdigest()
+    if target.exists():
+        with np.load(target) as file:
+            if file.get("recipe", "") == digest:
+                return target
+    pixels = [premultiplied(rasterise(document, style=STYLES[style])) for document in source]
+    classes = np.array([c for _, c in found], np.int32)
     scratch = target.with_suffix(".part.npz")
-    np.savez(scratch, pixels=np.stack(pixels), classes=np.array([c for _, c in found], np.int32))
+    np.savez(scratch, pixels=np.stack(pixels), classes=classes, recipe=digest)
     return scratch.rename(target)
 
 

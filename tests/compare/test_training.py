@@ -105,12 +105,13 @@ def test_muon_makes_all_singular_values_about_equal(training, shape):
 
 @pytest.mark.parametrize("shape", [(24, 24), (40, 24), (24, 40)])
 def test_muon_steps_as_pytorchs(training, shape):
-    """Five steps in bfloat16: as close as that dtype allows; the first weights are far away."""
+    """Five steps in bfloat16: as close as that dtype allows; the decay takes much."""
     import torch
 
     torch.manual_seed(2)
-    ours, theirs = (torch.nn.Parameter(torch.zeros(shape)) for _ in range(2))
-    settings = {"lr": 0.02, "weight_decay": 0.05}
+    start = 0.2 * torch.randn(shape)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    settings = {"lr": 0.02, "weight_decay": 5.0}
     steppers = (
         training.muon.Muon([ours], **settings, dtype=torch.bfloat16),
         torch.optim.Muon([theirs], **settings, ns_steps=4),
@@ -120,4 +121,4 @@ def test_muon_steps_as_pytorchs(training, shape):
         for matrix, stepper in zip((ours, theirs), steppers, strict=True):
             matrix.grad = gradient.clone()
             stepper.step()
-    assert (ours - theirs).norm() < 0.03 * theirs.norm()
+    assert (ours - theirs).norm() < 0.01 * (theirs - start).norm()
