@@ -21,7 +21,7 @@ from .errors import BackendUnavailable
 __all__ = ["AUTO", "NUMPY", "Backend", "available_backends", "get_backend"]
 
 ENTRY_POINT_GROUP = "aimv2_np.backends"
-AUTO = "numpy"  # what "auto" stands for on a CPU, until the Numba kernels exist
+AUTO = "numpy"  # what "auto" stands for on a CPU, until the Numba kernels are complete
 
 Op = Callable[..., Any]
 
@@ -34,9 +34,10 @@ def _as_they_are(params: Any, dtype: str) -> Any:
 class Backend:
     """What a model needs in order to run; every default is the definition itself.
 
-    The fine entries stand for one step each. The coarse ones, `block` and `attention_pool`, are
-    where a fast backend fuses: they take the backend itself first, and their defaults compose the
-    fine ones. A trace always runs the composed form, so that every activation exists.
+    The fine entries stand for one step each. The coarse ones, `block`, `transformer` and
+    `attention_pool`, are where a fast backend fuses: they take the backend itself first, and their
+    defaults compose the finer ones. A trace always runs the composed form, so that every activation
+    exists.
 
     Parameters are what `prepare` returned. Activations are what `asarray` and the ops return; they
     must support `+`, `*`, `@`, indexing, `reshape`, `swapaxes` and NumPy's `broadcast_to`. Token
@@ -61,6 +62,7 @@ class Backend:
     l2_normalize: Op = ops.l2_normalize  # (..., D) -> (..., D)
 
     block: Op = layers.block  # (B, N, D) -> (B, N, D)
+    transformer: Op = layers.transformer  # all blocks, (B, N, D) -> (B, N, D)
     attention_pool: Op = layers.attention_pool  # (B, N, D) -> (B, D)
 
 
@@ -74,7 +76,7 @@ def _plugins() -> dict[str, EntryPoint]:
 def available_backends() -> dict[str, str]:
     """Every known backend with "" if it can run here, else the reason why not."""
     reasons = {"numpy": ""}
-    for name in _plugins():
+    for name in ("numba", *_plugins()):
         try:
             get_backend(name)
             reasons[name] = ""
@@ -99,9 +101,13 @@ def get_backend(name: str | Backend = "auto", *, device: int | str | None = None
         if device not in (None, "cpu"):
             raise BackendUnavailable(f"the numpy backend runs on the CPU, not on {device!r}")
         return NUMPY
+    if name == "numba":
+        from .numba_backend import make_backend
+
+        return make_backend(device)
     plugins = _plugins()
     if name not in plugins:
-        known = ", ".join(["auto", "numpy", *plugins])
+        known = ", ".join(["auto", "numpy", "numba", *plugins])
         raise BackendUnavailable(f"there is no backend {name!r}; here: {known}")
     try:
         backend = plugins[name].load()(device)

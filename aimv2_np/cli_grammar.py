@@ -77,7 +77,7 @@ def _where_options(parser: argparse.ArgumentParser) -> None:
 
 def _compute_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it is computed")
-    group.add_argument("--backend", default="auto", help="auto, numpy or a plug-in's name")
+    group.add_argument("--backend", default="auto", help="auto, numpy, numba or a plug-in's name")
     group.add_argument("--dtype", default="float32", help="float32 (default) or float64")
 
 
@@ -197,7 +197,7 @@ def _trace(parser: argparse.ArgumentParser) -> None:
     _where_options(parser)
 
 
-def _doctor(parser: argparse.ArgumentParser) -> None:
+def _json_only(parser: argparse.ArgumentParser) -> None:
     _json_option(parser)
 
 
@@ -262,11 +262,20 @@ aimv2-np trace emoji-lit --list
 aimv2-np trace emoji-lit --image cat.png --text "a cat" --out trace.safetensors
 aimv2-np trace large-patch14-224 --image cat.jpg --names '*.resid_post' --out x.safetensors""",
     ),
+    "warmup": (
+        "cli_warmup:warmup",
+        "[options]",
+        "compile the Numba kernels for this processor, so that no later run waits for them",
+        _json_only,
+        """\
+aimv2-np warmup
+aimv2-np warmup --json""",
+    ),
     "doctor": (
         "doctor:main",
         "[options]",
         "check this installation: versions, processor, BLAS, backends, caches, a test run",
-        _doctor,
+        _json_only,
         """\
 aimv2-np doctor
 aimv2-np doctor --json > report.json""",

@@ -28,6 +28,7 @@ __all__ = ["examine", "main"]
 # distribution: the module it brings
 ESSENTIAL = {
     "numpy": "numpy",
+    "numba": "numba",
     "safetensors": "safetensors",
     "pillow": "PIL",
     "tokenizers": "tokenizers",
@@ -35,8 +36,10 @@ ESSENTIAL = {
     "tqdm": "tqdm",
     "shtab": "shtab",
 }
-OPTIONAL = ("numba", "cupy", "cupy-cuda12x", "cupy-cuda13x", "torch", "transformers", "timm")
-THREADS = re.compile(r"(OMP|OPENBLAS|MKL|BLIS|NUMBA|VECLIB)_(NUM_THREADS|MAXIMUM_THREADS)")
+OPTIONAL = ("cupy", "cupy-cuda12x", "cupy-cuda13x", "torch", "transformers", "timm")
+THREADS = re.compile(
+    r"(OMP|OPENBLAS|MKL|BLIS|VECLIB)_(NUM_THREADS|MAXIMUM_THREADS)|AIMV2_NP_(THREADS|ISA)"
+)
 
 # What the packaged model says about `_test_image` and these texts: its logits, computed in float64
 # by transformers 5.23. `pytest -m compare tests/compare/test_doctor.py` computes them again and,
@@ -146,7 +149,13 @@ def _backends(problems: list[str]) -> Finding:
     del problems  # only numpy is essential, and the test run tries it
     from .backend import AUTO, available_backends
 
-    return {"auto": AUTO, "reasons": available_backends()}
+    found: Finding = {"auto": AUTO, "reasons": available_backends()}
+    if found["reasons"].get("numba") == "":
+        from .numba_backend.isa import choose
+        from .numba_backend.pool import thread_count
+
+        found["numba"] = {"instruction_set": choose().name, "threads": thread_count()}
+    return found
 
 
 def _hub(problems: list[str]) -> Finding:
@@ -317,13 +326,15 @@ def _memory_words(memory: dict[str, int | None]) -> str:
 
 
 def _backend_rows(found: Finding) -> Rows:
-    return [
-        (
-            name,
-            f"not available: {reason}" if reason else "ready" + ", auto" * (name == found["auto"]),
+    rows = []
+    for name, reason in found["reasons"].items():
+        state = (
+            f"not available: {reason}" if reason else "ready" + ", auto" * (name == found["auto"])
         )
-        for name, reason in found["reasons"].items()
-    ]
+        if name == "numba" and "numba" in found:
+            state += ", kernels for {instruction_set}, {threads} threads".format(**found["numba"])
+        rows.append((name, state))
+    return rows
 
 
 def _hub_rows(found: Finding) -> Rows:

@@ -16,7 +16,7 @@ from .trace import NO_TAP, Tap
 
 if TYPE_CHECKING:
     from .backend import Backend
-    from .weights.tree import BlockParams, HeadParams
+    from .weights.tree import BlockParams, Blocks, HeadParams
 
 
 def split_heads(x: Array, heads: int) -> Array:
@@ -97,7 +97,7 @@ def block(
 def transformer(
     be: Backend,
     x: Array,
-    blocks: tuple[BlockParams, ...],
+    blocks: Blocks,
     heads: int,
     eps: float,
     *,
@@ -105,7 +105,7 @@ def transformer(
     key_mask: Array | None = None,
     tap: Tap = NO_TAP,
 ) -> Array:
-    """All blocks: the backend's own form, or the composed one where a tap must see inside."""
+    """All blocks, each in the backend's own form, or composed where a tap must see inside."""
     for i, p in enumerate(blocks):
         if tap is NO_TAP:
             x = be.block(be, x, p, heads, eps, causal=causal, key_mask=key_mask)

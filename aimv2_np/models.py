@@ -20,7 +20,7 @@ from .errors import ConfigError
 from .ops import Array, resample_positions, sincos_positions
 from .outputs import EncoderOutput, HostArray, LiTOutput, to_host
 from .trace import NO_TAP, Recorder, Tap, activation_names
-from .weights.tree import LiTParams, TextParams, VisionParams
+from .weights.tree import Blocks, LiTParams, TextParams, VisionParams
 
 Config = TypeVar("Config", bound=VisionConfig | TextConfig)
 Params = TypeVar("Params")
@@ -35,6 +35,14 @@ class Encoder(Generic[Config, Params]):
         self, config: Config, params: Params, backend: Backend = NUMPY, dtype: str = "float32"
     ) -> None:
         self.config, self.params, self.backend, self.dtype = config, params, backend, dtype
+
+    def transformer(self, x: Array, blocks: Blocks, tap: Tap, **sees: Any) -> Array:
+        """All blocks: in the backend's own form, or composed where a tap must see inside."""
+        be, c = self.backend, self.config
+        given = be, x, blocks, c.num_attention_heads, c.rms_norm_eps
+        if tap is NO_TAP:
+            return be.transformer(*given, **sees)
+        return layers.transformer(*given, **sees, tap=tap)
 
     def run(
         self, *inputs: Any, hidden_states: bool = False, attentions: bool = False
@@ -65,7 +73,7 @@ class VisionEncoder(Encoder[VisionConfig, VisionParams]):
         x = tap("patch_embed", be.patch_embed(pixels, p.patch_weight, p.patch_bias))  # (B, N, D)
         x = tap("patch_norm", be.rms_norm(x, p.patch_norm, c.rms_norm_eps))
         x = tap("embed", x + tap("pos_embed", self.positions(*pixels.shape[2:])))
-        x = layers.transformer(be, x, p.blocks, c.num_attention_heads, c.rms_norm_eps, tap=tap)
+        x = self.transformer(x, p.blocks, tap)
         x = tap("norm", be.rms_norm(x, p.post_trunk_norm, c.rms_norm_eps))
         if p.head is None:
             return x, None
@@ -118,9 +126,8 @@ class TextEncoder(Encoder[TextConfig, TextParams]):
         tap = tap.scope("text.")
         x = tap("token_embed", be.embed_tokens(ids, p.text_embedding))
         x = tap("embed", x + tap("pos_embed", p.positional_embedding[: ids.shape[1]]))
-        heads, eps, mask = c.num_attention_heads, c.rms_norm_eps, key_mask
-        x = layers.transformer(be, x, p.blocks, heads, eps, causal=True, key_mask=mask, tap=tap)
-        x = tap("norm", be.rms_norm(x, p.post_trunk_norm, eps))  # (B, T, D)
+        x = self.transformer(x, p.blocks, tap, causal=True, key_mask=key_mask)
+        x = tap("norm", be.rms_norm(x, p.post_trunk_norm, c.rms_norm_eps))  # (B, T, D)
         return x, tap("pooled", x[np.arange(len(end)), end])
 
     def __call__(

@@ -25,10 +25,13 @@ HEADS: dict[str, Any] = {"vision-absolute": 3, "vision-native": 2, "lit": (3, 2)
 CASES = [(case, layout) for case, layouts in LAYOUTS.items() for layout in layouts]
 
 
-def load(case: str, layout: str = "original", dtype: str = "float64") -> Any:
+def load(
+    case: str, layout: str = "original", dtype: str = "float64", backend: str = "numpy"
+) -> Any:
     """A golden model; only transformers' folders carry a config.json that states the heads."""
     heads = None if layout.startswith("transformers") else HEADS[case]
-    return aimv2_np.load(GOLDEN / case / layout, dtype=dtype, num_heads=heads)
+    folder = GOLDEN / case / layout
+    return aimv2_np.load(folder, dtype=dtype, num_heads=heads, backend=backend)
 
 
 def inputs(case: str) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def test_plug_ins_are_found_and_broken_ones_explain_themselves() -> None:
     assert backends.get_backend("plain").name == "plain"
     assert backends.available_backends() == {
         "numpy": "",
+        "numba": "",
         "plain": "",
         "gpu": "no GPU was found; install a driver",
         "bad": f"the plug-in for backend 'bad' ({__name__}:broken) failed: "
@@ -68,7 +69,9 @@ def test_plug_ins_are_found_and_broken_ones_explain_themselves() -> None:
 
 @pytest.mark.usefixtures("_plugins")
 def test_an_unknown_backend_is_an_error_that_lists_the_known() -> None:
-    with pytest.raises(aimv2_np.BackendUnavailable, match="'cupy'; here: auto, numpy, plain, gpu"):
+    with pytest.raises(
+        aimv2_np.BackendUnavailable, match="'cupy'; here: auto, numpy, numba, plain, gpu"
+    ):
         load_with(backend="cupy")
     with pytest.raises(aimv2_np.BackendUnavailable, match="no GPU"):
         load_with(backend="gpu")

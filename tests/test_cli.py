@@ -31,7 +31,7 @@ NOTE = (
     "aimv2-np: note: emoji-lit knows emoji drawings, not photographs; for photographs add "
     "--model large-patch14-224-lit\n"
 )
-COMMANDS = ("demo", "classify", "embed", "models", "info", "trace", "doctor")
+COMMANDS = ("demo", "classify", "embed", "models", "info", "trace", "warmup", "doctor")
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,9 @@ transformers, is a triple here, because both can then be used where they lie, wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,9 @@ class BlockParams(NamedTuple):
     fc2: Array  # (D, F), the way down
 
 
+Blocks: TypeAlias = Sequence[BlockParams]
+
+
 class HeadParams(NamedTuple):
     """The attention-pooling head."""
 
@@ -61,7 +65,7 @@ class VisionParams(NamedTuple):
     patch_bias: Array  # (D,)
     patch_norm: Array  # (D,)
     pos_embed: Array | None  # (N, D); None: native resolution
-    blocks: tuple[BlockParams, ...]
+    blocks: Blocks
     post_trunk_norm: Array  # (D,)
     head: HeadParams | None
 
@@ -71,7 +75,7 @@ class TextParams(NamedTuple):
 
     text_embedding: Array  # (V, D)
     positional_embedding: Array  # (T, D)
-    blocks: tuple[BlockParams, ...]
+    blocks: Blocks
     post_trunk_norm: Array  # (D,)
 
 

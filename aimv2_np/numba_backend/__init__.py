@@ -1,0 +1,102 @@
+"""The backend "numba": AIMv2 on a CPU at the speed of its vector units.
+
+    kernels.py      what is computed, in plain Python
+    compiled.py     the same, compiled for an instruction set and kept on disk
+    intrinsics.py   the micro-kernel of all products, and what Numba cannot say
+    isa.py          instruction sets and their tiles
+    packing.py      weights, laid out for the micro-kernel at load
+    pool.py         the threads
+    transformer.py  buffers, and the one call that runs all blocks
+
+README.md explains the loops in pictures and how to add an instruction set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..backend import NUMPY, Backend
+from ..errors import BackendUnavailable
+from ..weights.tree import BlockParams, LiTParams
+from .compiled import kernels_for
+from .isa import InstructionSet, choose
+from .packing import pack_blocks
+from .pool import thread_count
+from .transformer import transformer
+
+__all__ = ["make_backend", "warm_up"]
+
+Array = Any
+
+
+def make_backend(device: int | str | None = None) -> Backend:
+    """The backend for this processor's best instruction set, or for AIMV2_NP_ISA.
+
+    Raises:
+        BackendUnavailable: Numba is missing, a device other than the CPU was asked for, or the
+            environment forces an instruction set that cannot run here.
+    """
+    if device not in (None, "cpu"):
+        raise BackendUnavailable(f"the numba backend runs on the CPU, not on {device!r}")
+    try:
+        import numba  # noqa: F401
+    except ImportError as error:
+        raise BackendUnavailable(f"Numba cannot be imported: {error}; pip install numba") from error
+    isa = choose()
+    return replace(
+        NUMPY,
+        name="numba",
+        dtypes=("float32",),
+        prepare=partial(_prepare, isa=isa),
+        transformer=partial(_transformer, isa=isa),
+    )
+
+
+def warm_up(isa: InstructionSet) -> int:
+    """Compile every kernel that the cache on disk lacks; returns how many those were."""
+    width, ones = 8, np.ones
+    vector, square = ones(width, np.float32), ones((width, width), np.float32)
+    one = BlockParams(vector, (square,) * 3, square, vector, square, square, square)
+    for mask in (None, ones((1, 1), bool)):
+        sees: dict[str, Any] = {"lengths": [1], "causal": mask is not None, "key_mask": mask}
+        transformer(square[:1], pack_blocks((one,), isa), 1, 1e-5, isa, 1, **sees)
+    return len(kernels_for(isa).compiled)
+
+
+def _prepare(params: Any, dtype: str, *, isa: InstructionSet) -> Any:
+    """The parameters with all blocks packed; everything else stays as it is."""
+    if isinstance(params, LiTParams):
+        vision, text = (_prepare(p, dtype, isa=isa) for p in (params.vision, params.text))
+        return params._replace(vision=vision, text=text)
+    return params._replace(blocks=pack_blocks(params.blocks, isa))
+
+
+def _transformer(
+    be: Backend,
+    x: Array,
+    blocks: Any,
+    heads: int,
+    eps: float,
+    *,
+    isa: InstructionSet,
+    causal: bool = False,
+    key_mask: Array | None = None,
+) -> Array:
+    """layers.transformer, fused: (B, N, D) to (B, N, D)."""
+    batch, tokens, width = x.shape
+    flat = transformer(
+        x.reshape(-1, width),
+        blocks,
+        heads,
+        eps,
+        isa,
+        thread_count(),
+        lengths=[tokens] * batch,
+        causal=causal,
+        key_mask=None if key_mask is None else np.asarray(key_mask),
+    )
+    return flat.reshape(batch, tokens, width)

@@ -1,0 +1,120 @@
+"""Attention as kernels.py has it: a panel of queries in the lanes, keys one vector after the other.
+
+No N × N array: KEYS keys at a time, with the largest score so far and the sum of weights carried
+along (FlashAttention, arXiv 2205.14135). The rules of kernels.py hold here too.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, name-defined, call-arg, var-annotated"
+# ruff: noqa: F821
+from __future__ import annotations
+
+import numpy as np
+
+from .kernels import exp, meet, next_task
+from .vectors import at_least, store
+
+__all__ = ["ATTENTION"]
+
+_ONE, _ZERO, _MINUS_INFINITY = np.float32(1), np.float32(0), np.float32(-np.inf)
+_FINITE, _POSITIVE = np.float32(-3e38), np.float32(1e-30)
+
+
+def row_of(array, row):
+    """The address of a row of scores or sums."""
+    return array.ctypes.data + 4 * PANEL * row
+
+
+def attend(q, k, v, head, query, first, length, causal, bias, scores, out):
+    """ops.attention of one head for one panel of queries, KEYS keys at a time.
+
+    keys ↓, queries →        scores (KEYS, PANEL) ── exp(score − maximum) ──→ weights, in place
+    values · weights         out (E, PANEL), rescaled whenever a maximum grows
+
+    `first`, `length`: the panel where the sequence starts, its tokens; `bias` (length or none): 0,
+    or -inf for keys that nobody sees.
+    """
+    peak, total = splat(_MINUS_INFINITY), splat(_ZERO)
+    queries, rows = q[query, head].ctypes.data, len(out)
+    for start in range(0, length, KEYS):
+        panels = min(KEYS, length - start + PANEL - 1) // PANEL
+        for panel in range(panels):
+            keys = k[first + start // PANEL + panel, head].ctypes.data
+            for row in range(0, PANEL, HEAD_ROWS):
+                place = row_of(scores, panel * PANEL + row)
+                scores_tile(rows, keys + 4 * row, queries, place, 0)
+        hide(scores, start, panels * PANEL, length, (query - first) * PANEL, causal, bias)
+        peak, total, scale = soften(scores, panels * PANEL, peak, total)
+        if start > 0:
+            for row in range(rows):
+                store(row_of(out, row), load(row_of(out, row)) * scale)
+        for row in range(0, rows, HEAD_ROWS):
+            for panel in range(panels):
+                values = v[first + start // PANEL + panel, head, row].ctypes.data
+                weights = row_of(scores, panel * PANEL)
+                values_tile(PANEL, values, weights, row_of(out, row), start + panel)
+    inverse = splat(_ONE) / at_least(total, _POSITIVE)  # where nothing is seen, 0 · inverse
+    for row in range(rows):
+        store(row_of(out, row), load(row_of(out, row)) * inverse)
+
+
+def hide(scores, start, keys, length, position, causal, bias):
+    """Put -inf where a query may not look; `position` is that of the first query."""
+    for key in range(keys):
+        if start + key >= length or (len(bias) > 0 and bias[start + key] != _ZERO):
+            store(row_of(scores, key), splat(_MINUS_INFINITY))
+        elif causal and start + key > position:
+            for lane in range(min(PANEL, start + key - position)):
+                scores[key, lane] = _MINUS_INFINITY
+
+
+def soften(scores, keys, peak, total):
+    """A step of the running softmax: weights in place; the new maximum and sum of each query.
+
+    Also what earlier sums must be multiplied with. A query that has seen no key yet has a maximum
+    of -inf, from which nothing could be subtracted.
+    """
+    highest = peak
+    for key in range(keys):
+        highest = at_least(highest, load(row_of(scores, key)))
+    top = at_least(highest, _FINITE)
+    scale = exp(peak - top)
+    total = total * scale
+    for key in range(keys):
+        weight = exp(load(row_of(scores, key)) - top)
+        store(row_of(scores, key), weight)
+        total = total + weight
+    return highest, total, scale
+
+
+def attend_all(crew, phase, width, qkv, tasks, sequences, causal, bias, context, scores, out):
+    """Self-attention of every head; a task is one panel of queries of one head."""
+    counters, threads = crew
+    heads = qkv.shape[2]
+    task = next_task(counters, phase)
+    while task < len(tasks) * heads:
+        query, head = divmod(task, heads)
+        sequence = tasks[query]
+        first, length, token = sequences[sequence]
+        hidden = bias[sequence] if len(bias) > 0 else bias.reshape(-1)
+        attend(qkv[0], qkv[1], qkv[2], head, query, first, length, causal, hidden, scores, out)
+        position = (query - first) * PANEL
+        give_back(out, width, context, head, token + position, min(PANEL, length - position))
+        task = next_task(counters, phase)
+    meet(counters, phase, threads)
+
+
+def give_back(out, width, context, head, token, count):
+    """One head's sums for some tokens, from the one on, to where tokens lie without gaps."""
+    panel, lane = divmod(token, PANEL)
+    if lane == 0 and count == PANEL:
+        for row in range(width):
+            place = context[panel, head * width + row].ctypes.data
+            store(place, load(row_of(out, row)))
+    else:
+        for row in range(width):
+            for i in range(count):
+                to, there = divmod(token + i, PANEL)
+                context[to, head * width + row, there] = out[row, i]
+
+
+ATTENTION = (row_of, hide, soften, attend, give_back, attend_all)  # the called before the callers

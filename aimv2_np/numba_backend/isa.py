@@ -1,0 +1,74 @@
+"""Instruction sets: how wide a vector is, and which tile keeps the most of it in registers.
+
+A tile is `rows` output channels × `vectors` vectors of tokens. All of its sums stay in registers
+while the product walks along K, so rows · vectors + vectors + 1 must not exceed the registers.
+`heads_rows` is the same for attention, where it must divide the tokens of a panel.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+
+from ..errors import BackendUnavailable
+
+__all__ = ["FORCE", "INSTRUCTION_SETS", "InstructionSet", "choose", "runnable"]
+
+FORCE = "AIMV2_NP_ISA"  # environment variable: the name of an instruction set, for tests
+
+
+@dataclass(frozen=True)
+class InstructionSet:
+    """One row of the table: what the kernels are generated for."""
+
+    name: str
+    needs: tuple[str, ...]  # features of the processor, as LLVM names them
+    lanes: int  # float32 numbers in a vector
+    rows: int
+    vectors: int
+    heads_rows: int
+
+    @property
+    def panel(self) -> int:
+        """Tokens in a panel."""
+        return self.lanes * self.vectors
+
+
+INSTRUCTION_SETS = (  # the best first
+    InstructionSet("avx512", ("avx512f", "avx512bw", "avx512vl"), 16, 12, 2, 8),  # 32 registers
+    InstructionSet("avx2", ("avx2", "fma"), 8, 6, 2, 4),  # 16 registers
+    InstructionSet("neon", ("neon",), 4, 8, 2, 8),  # 32 registers
+    InstructionSet("plain", (), 4, 4, 2, 4),  # what LLVM makes of it anywhere
+)
+
+
+def _features() -> set[str]:
+    """Of this processor, in LLVM's words."""
+    from llvmlite import binding
+
+    found = {name for name, there in binding.get_host_cpu_features().items() if there}
+    return found | ({"neon"} if platform.machine() in ("arm64", "aarch64") else set())
+
+
+def runnable() -> tuple[InstructionSet, ...]:
+    """Those that this processor has, the best first."""
+    features = _features()
+    return tuple(isa for isa in INSTRUCTION_SETS if features.issuperset(isa.needs))
+
+
+def choose() -> InstructionSet:
+    """The best one, or the one that the environment asks for.
+
+    Raises:
+        BackendUnavailable: the environment asks for one that does not exist or cannot run here.
+    """
+    here = {isa.name: isa for isa in runnable()}
+    name = os.environ.get(FORCE)
+    if not name:
+        return next(iter(here.values()))
+    if name not in here:
+        raise BackendUnavailable(
+            f"{FORCE}={name}: this processor runs {', '.join(here)}; unset it to take the best"
+        )
+    return here[name]

@@ -1,0 +1,322 @@
+"""The Numba kernels against the definition in float64, for every instruction set that runs here."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from golden_cases import RANDOM_LIT
+
+import aimv2_np
+from aimv2_np import layers
+from aimv2_np.backend import NUMPY, get_backend
+from aimv2_np.numba_backend.compiled import constants, kernels_for
+from aimv2_np.numba_backend.isa import FORCE, INSTRUCTION_SETS, InstructionSet, runnable
+from aimv2_np.numba_backend.packing import pack_blocks
+from aimv2_np.numba_backend.pool import THREADS, run, thread_count
+from aimv2_np.numba_backend.transformer import transformer
+from aimv2_np.numba_backend.vectors import store
+from aimv2_np.weights.tree import BlockParams
+
+EPS = 1e-5
+ISAS = pytest.mark.parametrize("isa", runnable(), ids=lambda isa: isa.name)
+# width, hidden, heads, tokens of each sequence, causal: ragged wherever something can be ragged
+SHAPES = [
+    (64, 96, 2, [32], False),
+    (64, 128, 1, [150], True),
+    (48, 40, 3, [1], False),
+    (60, 50, 4, [37, 37, 37], True),  # heads of 15
+    (128, 65, 1, [5, 70, 1, 131], False),  # sizes packed into one batch
+    (21, 7, 7, [3, 18], True),  # heads of 3; fewer hidden channels than a tile has rows
+    (600, 530, 2, [300], False),  # more than one piece of K, and more panels than a task takes
+]
+
+
+def make_blocks(width: int, hidden: int, seed: int = 0, count: int = 2) -> tuple[BlockParams, ...]:
+    rng = np.random.default_rng(seed)
+
+    def weight(outputs: int, inputs: int) -> Any:
+        return (rng.standard_normal((outputs, inputs)) / np.sqrt(inputs)).astype(np.float32)
+
+    def norm() -> Any:
+        return (rng.random(width) + 0.5).astype(np.float32)
+
+    return tuple(
+        BlockParams(
+            norm(),
+            (weight(width, width), weight(width, width), weight(width, width)),
+            weight(width, width),
+            norm(),
+            weight(hidden, width),
+            weight(hidden, width),
+            weight(width, hidden),
+        )
+        for _ in range(count)
+    )
+
+
+def as_float64(block: BlockParams) -> BlockParams:
+    q, k, v = (part.astype(float) for part in block.qkv)
+    others = {name: a.astype(float) for name, a in block._asdict().items() if name != "qkv"}
+    return BlockParams(qkv=(q, k, v), **others)
+
+
+def defined(x: Any, blocks: Any, heads: int, lengths: list[int], **sees: Any) -> Any:
+    """layers.transformer, one sequence at a time."""
+    ends = np.cumsum(lengths)
+    parts = [x[end - length : end][None] for end, length in zip(ends, lengths, strict=True)]
+    return np.concatenate(
+        [layers.transformer(NUMPY, part, blocks, heads, EPS, **sees)[0] for part in parts]
+    )
+
+
+@ISAS
+@pytest.mark.parametrize(("width", "hidden", "heads", "lengths", "causal"), SHAPES)
+def test_blocks_are_those_of_the_definition(
+    isa: InstructionSet, width: int, hidden: int, heads: int, lengths: list[int], causal: bool
+) -> None:
+    """float32's error is at most twice that of NumPy's float32, both against float64."""
+    blocks = make_blocks(width, hidden)
+    x = np.random.default_rng(1).standard_normal((sum(lengths), width)).astype(np.float32)
+    truth = defined(x.astype(float), [as_float64(b) for b in blocks], heads, lengths, causal=causal)
+    numpy = defined(x, blocks, heads, lengths, causal=causal)
+    packed = pack_blocks(blocks, isa)
+    found = transformer(x, packed, heads, EPS, isa, 2, lengths=lengths, causal=causal)
+    assert np.abs(found - truth).max() <= 2 * np.abs(numpy - truth).max()
+
+
+@ISAS
+@pytest.mark.parametrize("causal", [True, False])
+def test_hidden_keys(isa: InstructionSet, causal: bool) -> None:
+    """The first 70 keys hidden, more than are taken at a time; the last; all of a sequence.
+
+    A query that sees no key at all gets zeros, as the definition has it.
+    """
+    blocks, lengths = make_blocks(32, 48), [150] * 3
+    x = np.random.default_rng(2).standard_normal((450, 32)).astype(np.float32)
+    mask = np.ones((3, 150), bool)
+    mask[0, :70] = mask[1, 111:] = mask[2] = False
+    double = [as_float64(b) for b in blocks]
+    sees = {"causal": causal, "key_mask": mask}
+    apart = x.reshape(3, 150, 32).astype(float)
+    truth = layers.transformer(NUMPY, apart, double, 2, EPS, **sees).reshape(450, 32)
+    found = transformer(x, pack_blocks(blocks, isa), 2, EPS, isa, 1, lengths=lengths, **sees)
+    np.testing.assert_allclose(found, truth, rtol=0, atol=1e-5)
+
+
+@ISAS
+def test_packing_loses_nothing(isa: InstructionSet) -> None:
+    blocks = make_blocks(50, 37)
+    for before, after in zip(blocks, pack_blocks(blocks, isa), strict=True):
+        for one, other in zip(before, after, strict=True):
+            assert np.array_equal(one, other)
+
+
+@ISAS
+def test_the_number_of_threads_changes_no_bit(isa: InstructionSet) -> None:
+    packed = pack_blocks(make_blocks(64, 80), isa)
+    x = np.random.default_rng(3).standard_normal((90, 64)).astype(np.float32)
+    found = [
+        transformer(x, packed, 2, EPS, isa, threads, lengths=[40, 50]) for threads in (1, 2, 3, 2)
+    ]
+    assert all(np.array_equal(found[0], other) for other in found[1:])
+
+
+@ISAS
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_spread_as_in_numpy(isa: InstructionSet, odd: float) -> None:
+    """In one token of the first of two sequences: the second stays finite.
+
+    Causal or not, it reaches earlier tokens too: hidden values are multiplied with 0, not left out.
+    """
+    blocks, lengths = make_blocks(32, 48), [100, 9]
+    x = np.random.default_rng(4).standard_normal((109, 32)).astype(np.float32)
+    x[84, 7] = odd
+    with np.errstate(invalid="ignore"):
+        expected = defined(x, blocks, 2, lengths, causal=True)
+    found = transformer(x, pack_blocks(blocks, isa), 2, EPS, isa, 1, lengths=lengths, causal=True)
+    assert np.array_equal(np.isnan(found), np.isnan(expected))
+    assert np.isnan(found).any()
+    assert np.isfinite(found[100:]).all()
+
+
+@ISAS
+def test_exp_to_two_units_in_the_last_place(isa: InstructionSet) -> None:
+    kernels, step = kernels_for(isa), isa.panel
+    exp, load = kernels.exp, kernels.load
+
+    @numba.njit
+    def apply(x: Any) -> None:
+        for i in range(0, len(x), step):
+            store(x.ctypes.data + 4 * i, exp(load(x.ctypes.data + 4 * i)))
+
+    x = np.linspace(-86.9, 88.7, 32 * 5000, dtype=np.float32)
+    truth, found = np.exp(x.astype(float)), x.copy()
+    apply(found)
+    assert (np.abs(found - truth) / np.spacing(truth.astype(np.float32))).max() <= 2
+    odd = np.resize(np.array([np.inf, 89, -np.inf, -88, 0, np.nan], np.float32), 32)
+    apply(odd)
+    np.testing.assert_array_equal(odd[:6], [np.inf, np.inf, 0, 0, 1, np.nan])
+
+
+def test_tiles_fit_the_registers() -> None:
+    registers = {"avx512": 32, "avx2": 16, "neon": 32, "plain": 16}
+    for isa in INSTRUCTION_SETS:
+        assert isa.rows * isa.vectors + isa.vectors + 1 <= registers[isa.name]
+        assert isa.panel % isa.heads_rows == 0
+        assert constants(isa)["KEYS"] % isa.panel == 0
+        assert isa.rows % 2 == 0  # gate and up halves
+
+
+# ---------------------------------------------------------------------------- as a backend
+
+
+@pytest.fixture(scope="module")
+def models() -> Any:
+    """The packaged model on both backends."""
+    return [aimv2_np.load("emoji-lit", backend=name) for name in ("numpy", "numba")]
+
+
+def test_a_whole_model_agrees_with_numpy(models: Any) -> None:
+    images, texts = list(aimv2_np.samples().values())[:5], ["cat", "a photo of two dogs", ""]
+    for method, given in (("encode_image", images), ("encode_text", texts)):
+        numpy, numba = (getattr(model, method)(given) for model in models)
+        np.testing.assert_allclose(numba, numpy, rtol=0, atol=2e-6)
+
+
+def test_a_trace_runs_the_composed_form_on_unpacked_weights(models: Any) -> None:
+    picture = aimv2_np.samples()["cat"]
+    numpy, numba = (model.trace(picture, "a cat") for model in models)
+    assert list(numba) == list(numpy)
+    for name in numpy:
+        np.testing.assert_array_equal(numba[name], numpy[name], err_msg=name)
+    fused = models[1].encode_image(picture)
+    np.testing.assert_allclose(fused, numba["image_embeds"], rtol=0, atol=2e-6)
+
+
+def test_two_threads_may_call_one_model_at_once(
+    models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"a photo of {n} cats" for n in range(40)]
+    monkeypatch.setenv(THREADS, "2")
+    alone = models[1].encode_text(texts)
+    found: list[Any] = []
+    callers = [
+        threading.Thread(target=lambda: found.append(models[1].encode_text(texts)))
+        for _ in range(4)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(found) == 4
+    assert all(np.array_equal(one, alone) for one in found)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # threads are the point here
+def test_a_forked_worker_does_not_hang(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(THREADS, "2")
+    picture = aimv2_np.samples()["cat"]  # enough work for two threads
+    expected = models[1].encode_image(picture)  # the parent's pool is running
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if np.array_equal(models[1].encode_image(picture), expected) else 1)
+        finally:
+            os._exit(2)
+    killer = threading.Timer(60, os.kill, (child, signal.SIGKILL))
+    killer.start()
+    status = os.waitpid(child, 0)[1]
+    killer.cancel()
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_the_threads_can_be_counted_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(THREADS, "3")
+    assert thread_count() == 3
+    monkeypatch.delenv(THREADS)
+    assert thread_count() >= 1
+    seen: list[tuple[int, int]] = []
+    run(lambda thread, threads, _: seen.append((thread, threads)), 3, np.zeros(2, np.int64))
+    assert sorted(seen) == [(0, 3), (1, 3), (2, 3)]
+
+
+def test_a_thread_that_is_interrupted_keeps_nobody_waiting() -> None:
+    """The other one waits for a counter, as kernels do at a meeting, until it is told to stop."""
+    counters = np.zeros(2, np.int64)
+
+    def kernel(thread: int, threads: int, shared: Any) -> None:
+        if thread == 0:
+            raise KeyboardInterrupt
+        while shared[1] < threads:
+            time.sleep(0.001)
+
+    for _ in range(2):  # and the next call finds the pool as it was
+        counters[:] = 0
+        with pytest.raises(KeyboardInterrupt):
+            run(kernel, 2, counters)
+
+
+def test_a_copy_of_a_model_has_weights_of_its_own(models: Any) -> None:
+    """Kernels take addresses, and a copy that kept the original's would read freed memory."""
+    copied = pickle.loads(pickle.dumps(models[1].params.vision.blocks))
+    assert not set(copied.addresses().flat) & set(models[1].params.vision.blocks.addresses().flat)
+    assert np.array_equal(copied[3].fc2, models[1].params.vision.blocks[3].fc2)
+
+
+def test_an_instruction_set_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FORCE, "plain")
+    plain = aimv2_np.load(RANDOM_LIT, backend="numba").encode_text("cat")
+    monkeypatch.delenv(FORCE)
+    best = aimv2_np.load(RANDOM_LIT, backend="numba").encode_text("cat")
+    np.testing.assert_allclose(plain, best, rtol=0, atol=1e-5)
+    monkeypatch.setenv(FORCE, "mmx")
+    named = f"{FORCE}=mmx: this processor runs .*plain"
+    with pytest.raises(aimv2_np.BackendUnavailable, match=named):
+        get_backend("numba")
+
+
+def test_only_the_cpu() -> None:
+    with pytest.raises(aimv2_np.BackendUnavailable, match="runs on the CPU, not on 0"):
+        get_backend("numba", device=0)
+
+
+_LATER = """
+import aimv2_np
+from aimv2_np.numba_backend.compiled import kernels_for
+from aimv2_np.numba_backend.isa import choose
+model = aimv2_np.load("emoji-lit", backend="numba")
+model.encode_image(aimv2_np.samples()["cat"])
+model.encode_text(["a cat", "a photo of two dogs"])
+print(kernels_for(choose()).compiled)
+"""
+
+
+def test_after_warmup_a_fresh_process_compiles_nothing(tmp_path: Path) -> None:
+    """With a cache folder of its own that is empty at first."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), FORCE: "plain"}
+
+    def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+    first = python("-m", "aimv2_np", "warmup", "--json")
+    assert json.loads(first.stdout)["compiled"] > 5
+    said = "aimv2_np: compiling the kernels for plain, once (about 10 s)"
+    assert first.stderr.splitlines() == [said]
+    second = python("-m", "aimv2_np", "warmup")
+    assert second.stdout.strip() == "plain: nothing to compile, the cache has all kernels"
+    later = python("-c", _LATER)
+    assert (later.stdout.strip(), later.stderr) == ("[]", "")
