@@ -37,8 +37,8 @@ def make_backend(device: int | str | None = None) -> Backend:
     """The backend for this processor's best instruction set, or for AIMV2_NP_ISA.
 
     Raises:
-        BackendUnavailable: Numba is missing, a device other than the CPU was asked for, or the
-            environment forces an instruction set that cannot run here.
+        BackendUnavailable: Numba is missing or has no folder for its cache, a device other than the
+            CPU was asked for, or the environment forces an instruction set that cannot run here.
     """
     if device not in (None, "cpu"):
         raise BackendUnavailable(f"the numba backend runs on the CPU, not on {device!r}")
@@ -47,6 +47,13 @@ def make_backend(device: int | str | None = None) -> Backend:
     except ImportError as error:
         raise BackendUnavailable(f"Numba cannot be imported: {error}; pip install numba") from error
     isa = choose()
+    try:
+        kernels_for(isa)  # compiles nothing yet
+    except RuntimeError as error:  # Numba's, where it finds no folder for its cache
+        raise BackendUnavailable(
+            f"Numba has nowhere to keep compiled code: {error}; set NUMBA_CACHE_DIR to a folder "
+            "that can be written to"
+        ) from error
     return replace(
         NUMPY,
         name="numba",

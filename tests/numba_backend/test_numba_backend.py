@@ -1,4 +1,7 @@
-"""The Numba kernels against the definition in float64, for every instruction set that runs here."""
+"""The Numba kernels against the definition in float64, with the tiles of every instruction set.
+
+Also of those that this machine lacks: LLVM then splits their vectors, which is slow but right.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ import aimv2_np
 from aimv2_np import layers
 from aimv2_np.backend import NUMPY, get_backend
 from aimv2_np.numba_backend.compiled import constants, kernels_for
-from aimv2_np.numba_backend.isa import FORCE, INSTRUCTION_SETS, InstructionSet, runnable
+from aimv2_np.numba_backend.isa import FORCE, INSTRUCTION_SETS, InstructionSet
 from aimv2_np.numba_backend.packing import pack_blocks
 from aimv2_np.numba_backend.pool import THREADS, run, thread_count
 from aimv2_np.numba_backend.transformer import transformer
@@ -30,7 +33,7 @@ from aimv2_np.numba_backend.vectors import store
 from aimv2_np.weights.tree import BlockParams
 
 EPS = 1e-5
-ISAS = pytest.mark.parametrize("isa", runnable(), ids=lambda isa: isa.name)
+ISAS = pytest.mark.parametrize("isa", INSTRUCTION_SETS, ids=lambda isa: isa.name)
 # width, hidden, heads, tokens of each sequence, causal: ragged wherever something can be ragged
 SHAPES = [
     (64, 96, 2, [32], False),
@@ -285,6 +288,14 @@ def test_an_instruction_set_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv(FORCE, "mmx")
     named = f"{FORCE}=mmx: this processor runs .*plain"
     with pytest.raises(aimv2_np.BackendUnavailable, match=named):
+        get_backend("numba")
+
+
+def test_a_machine_without_a_writable_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Numba sees one: none of its places for a cache can be used."""
+    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
+    monkeypatch.setattr("aimv2_np.numba_backend.kernels_for", kernels_for.__wrapped__)
+    with pytest.raises(aimv2_np.BackendUnavailable, match="set NUMBA_CACHE_DIR to a folder"):
         get_backend("numba")
 
 
