@@ -70,13 +70,18 @@ NUMPY = Backend("numpy", dtypes=("float32", "float64"))
 
 
 def _plugins() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    """What is imported only when it is asked for: the built-in backend "numba", then plug-ins."""
+    built_in = EntryPoint("numba", "aimv2_np.numba_backend:make_backend", ENTRY_POINT_GROUP)
+    found = {built_in.name: built_in}
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        found.setdefault(point.name, point)
+    return found
 
 
 def available_backends() -> dict[str, str]:
     """Every known backend with "" if it can run here, else the reason why not."""
     reasons = {"numpy": ""}
-    for name in ("numba", *_plugins()):
+    for name in _plugins():
         try:
             get_backend(name)
             reasons[name] = ""
@@ -101,13 +106,9 @@ def get_backend(name: str | Backend = "auto", *, device: int | str | None = None
         if device not in (None, "cpu"):
             raise BackendUnavailable(f"the numpy backend runs on the CPU, not on {device!r}")
         return NUMPY
-    if name == "numba":
-        from .numba_backend import make_backend
-
-        return make_backend(device)
     plugins = _plugins()
     if name not in plugins:
-        known = ", ".join(["auto", "numpy", "numba", *plugins])
+        known = ", ".join(["auto", "numpy", *plugins])
         raise BackendUnavailable(f"there is no backend {name!r}; here: {known}")
     try:
         backend = plugins[name].load()(device)

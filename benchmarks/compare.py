@@ -33,9 +33,10 @@ from typing import Any
 import numpy as np
 
 from aimv2_np.config import OFFICIAL, VisionConfig
+from aimv2_np.machine import cores, instruction_sets, processor
 
 RESULTS = Path(__file__).parent / "results"
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CORES = cores()["usable"] or 1
 MODELS = [
     name
     for name, model in OFFICIAL.items()
@@ -65,7 +66,7 @@ def aimv2_of_transformers() -> Any:
     return aimv2
 
 
-def torch_model(folder: Path, attention: str = "eager") -> Any:
+def torch_model(folder: Path, attention: str) -> Any:
     import torch
 
     torch.set_num_threads(CORES)
@@ -73,22 +74,12 @@ def torch_model(folder: Path, attention: str = "eager") -> Any:
     return load(folder, attn_implementation=attention, dtype=torch.float32).eval()
 
 
-def load_transformers(folder: Path) -> Forward:
+def load_torch(folder: Path, attention: str, compiled: bool = False) -> Forward:
     import torch
 
-    model = torch_model(folder)
-
-    def forward(pixels: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return model(torch.from_numpy(pixels)).last_hidden_state.numpy()
-
-    return forward
-
-
-def load_compiled(folder: Path) -> Forward:
-    import torch
-
-    model = torch.compile(torch_model(folder, "sdpa"))
+    model = torch_model(folder, attention)
+    if compiled:
+        model = torch.compile(model)
 
     def forward(pixels: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -142,8 +133,16 @@ def load_openvino(folder: Path) -> Forward:
 SIDES: dict[str, tuple[str, Callable[[Path], Forward], tuple[str, ...]]] = {
     "numba": ("aimv2_np, numba", partial(load_ours, backend="numba"), ("numba",)),
     "numpy": ("aimv2_np, numpy", partial(load_ours, backend="numpy"), ()),
-    "transformers": ("transformers, eager", load_transformers, ("torch", "transformers")),
-    "compile": ("transformers, torch.compile", load_compiled, ("torch", "transformers")),
+    "transformers": (
+        "transformers, eager",
+        partial(load_torch, attention="eager"),
+        ("torch", "transformers"),
+    ),
+    "compile": (
+        "transformers, torch.compile",
+        partial(load_torch, attention="sdpa", compiled=True),
+        ("torch", "transformers"),
+    ),
     "onnxruntime": ("ONNX Runtime", load_onnxruntime, ("onnxruntime", "onnx", "onnxscript")),
     "openvino": ("OpenVINO", load_openvino, ("openvino",)),
 }
@@ -204,22 +203,25 @@ def worker(side: str, folder: Path) -> Iterator[Callable[[], dict[str, Any]]]:
     environment = {**os.environ, **dict.fromkeys(threads, str(CORES))}
     # Passive: a library's threads that spin while they wait would slow down the next side.
     environment |= {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
-    with subprocess.Popen(
-        command("--worker", side, "--folder", str(folder)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=(folder / f"{side}.log").open("w"),
-        text=True,
-        env=environment,
-    ) as process:
+    log = folder / f"{side}.log"
+    with (
+        log.open("w") as chat,
+        subprocess.Popen(
+            command("--worker", side, "--folder", str(folder)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=chat,
+            text=True,
+            env=environment,
+        ) as process,
+    ):
         assert process.stdin is not None
         assert process.stdout is not None
 
         def answer() -> dict[str, Any]:
             line = process.stdout.readline()  # type: ignore[union-attr]
             if not line:
-                log = (folder / f"{side}.log").read_text()
-                raise SystemExit(f"{side} failed:\n{log[-2000:]}")
+                raise SystemExit(f"{side} failed:\n{log.read_text()[-2000:]}")
             return dict(json.loads(line))
 
         loaded = answer()
@@ -284,8 +286,6 @@ def summary(replies: list[dict[str, Any]], weights: int) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """Processor, cores, and the versions that matter."""
-    from aimv2_np.machine import instruction_sets, processor
-
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     packages = ("aimv2-np", "numpy", "numba", "torch", "transformers", "onnxruntime", "openvino")
     return {

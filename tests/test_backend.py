@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -75,6 +77,16 @@ def test_an_unknown_backend_is_an_error_that_lists_the_known() -> None:
         load_with(backend="cupy")
     with pytest.raises(aimv2_np.BackendUnavailable, match="no GPU"):
         load_with(backend="gpu")
+
+
+def test_a_numba_that_cannot_be_imported_is_a_backend_that_cannot_run() -> None:
+    code = (
+        "import sys\nsys.modules['numba'] = None\nfrom aimv2_np.backend import available_backends\n"
+        "print(available_backends()['numba'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "backend 'numba'" in done.stdout
+    assert "ModuleNotFoundError: import of numba" in done.stdout
 
 
 def load_with(**options: Any) -> Any:

@@ -46,17 +46,8 @@ def cosines(model: Any) -> np.ndarray:
 @pytest.mark.parametrize(
     "word",
     [
-        "cat",
-        "apple",
-        "fish",
-        "horse",
-        "tree",
-        "pizza",
-        "house",
-        "car",
-        "guitar",
-        "umbrella",
-        "heart",
+        *("cat", "apple", "fish", "horse", "tree", "pizza"),
+        *("house", "car", "guitar", "umbrella", "heart"),
     ],
 )
 def test_a_picture_is_called_what_a_person_would_call_it(model: Any, word: str) -> None:

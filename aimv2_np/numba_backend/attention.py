@@ -10,58 +10,51 @@ from __future__ import annotations
 
 import numpy as np
 
-from .kernels import exp, meet, next_task
+from .kernels import at, exp, meet, next_task
 from .vectors import at_least, store
-
-__all__ = ["ATTENTION"]
 
 _ONE, _ZERO, _MINUS_INFINITY = np.float32(1), np.float32(0), np.float32(-np.inf)
 _FINITE, _POSITIVE = np.float32(-3e38), np.float32(1e-30)
 
 
-def row_of(array, row):
-    """The address of a row of scores or sums."""
-    return array.ctypes.data + 4 * PANEL * row
-
-
-def attend(q, k, v, head, query, first, length, causal, bias, scores, out):
+def attend(q, k, v, head, query, first, length, causal, seen, scores, out):
     """ops.attention of one head for one panel of queries, KEYS keys at a time.
 
     keys ↓, queries →        scores (KEYS, PANEL) ── exp(score − maximum) ──→ weights, in place
     values · weights         out (E, PANEL), rescaled whenever a maximum grows
 
-    `first`, `length`: the panel where the sequence starts, its tokens; `bias` (length or none): 0,
-    or -inf for keys that nobody sees.
+    `first`, `length`: the panel where the sequence starts, its tokens; `seen` (length or none):
+    False for keys that nobody sees.
     """
     peak, total = splat(_MINUS_INFINITY), splat(_ZERO)
-    queries, rows = q[query, head].ctypes.data, len(out)
+    queries, rows = at(q, query, head, 0), len(out)
     for start in range(0, length, KEYS):
         panels = min(KEYS, length - start + PANEL - 1) // PANEL
         for panel in range(panels):
-            keys = k[first + start // PANEL + panel, head].ctypes.data
+            keys = at(k, first + start // PANEL + panel, head, 0)
             for row in range(0, PANEL, HEAD_ROWS):
-                place = row_of(scores, panel * PANEL + row)
+                place = at(scores, panel * PANEL + row)
                 scores_tile(rows, keys + 4 * row, queries, place, 0)
-        hide(scores, start, panels * PANEL, length, (query - first) * PANEL, causal, bias)
+        hide(scores, start, panels * PANEL, length, (query - first) * PANEL, causal, seen)
         peak, total, scale = soften(scores, panels * PANEL, peak, total)
         if start > 0:
             for row in range(rows):
-                store(row_of(out, row), load(row_of(out, row)) * scale)
+                store(at(out, row), load(at(out, row)) * scale)
         for row in range(0, rows, HEAD_ROWS):
             for panel in range(panels):
-                values = v[first + start // PANEL + panel, head, row].ctypes.data
-                weights = row_of(scores, panel * PANEL)
-                values_tile(PANEL, values, weights, row_of(out, row), start + panel)
+                values = at(v, first + start // PANEL + panel, head, row)
+                weights = at(scores, panel * PANEL)
+                values_tile(PANEL, values, weights, at(out, row), start + panel)
     inverse = splat(_ONE) / at_least(total, _POSITIVE)  # where nothing is seen, 0 · inverse
     for row in range(rows):
-        store(row_of(out, row), load(row_of(out, row)) * inverse)
+        store(at(out, row), load(at(out, row)) * inverse)
 
 
-def hide(scores, start, keys, length, position, causal, bias):
+def hide(scores, start, keys, length, position, causal, seen):
     """Put -inf where a query may not look; `position` is that of the first query."""
     for key in range(keys):
-        if start + key >= length or (len(bias) > 0 and bias[start + key] != _ZERO):
-            store(row_of(scores, key), splat(_MINUS_INFINITY))
+        if start + key >= length or (len(seen) > 0 and not seen[start + key]):
+            store(at(scores, key), splat(_MINUS_INFINITY))
         elif causal and start + key > position:
             for lane in range(min(PANEL, start + key - position)):
                 scores[key, lane] = _MINUS_INFINITY
@@ -75,18 +68,18 @@ def soften(scores, keys, peak, total):
     """
     highest = peak
     for key in range(keys):
-        highest = at_least(highest, load(row_of(scores, key)))
+        highest = at_least(highest, load(at(scores, key)))
     top = at_least(highest, _FINITE)
     scale = exp(peak - top)
     total = total * scale
     for key in range(keys):
-        weight = exp(load(row_of(scores, key)) - top)
-        store(row_of(scores, key), weight)
+        weight = exp(load(at(scores, key)) - top)
+        store(at(scores, key), weight)
         total = total + weight
     return highest, total, scale
 
 
-def attend_all(crew, phase, width, qkv, tasks, sequences, causal, bias, context, scores, out):
+def attend_all(crew, phase, width, qkv, tasks, sequences, causal, seen, context, scores, out):
     """Self-attention of every head; a task is one panel of queries of one head."""
     counters, threads = crew
     heads = qkv.shape[2]
@@ -95,8 +88,8 @@ def attend_all(crew, phase, width, qkv, tasks, sequences, causal, bias, context,
         query, head = divmod(task, heads)
         sequence = tasks[query]
         first, length, token = sequences[sequence]
-        hidden = bias[sequence] if len(bias) > 0 else bias.reshape(-1)
-        attend(qkv[0], qkv[1], qkv[2], head, query, first, length, causal, hidden, scores, out)
+        keys = seen[sequence] if len(seen) > 0 else seen.reshape(-1)
+        attend(qkv[0], qkv[1], qkv[2], head, query, first, length, causal, keys, scores, out)
         position = (query - first) * PANEL
         give_back(out, width, context, head, token + position, min(PANEL, length - position))
         task = next_task(counters, phase)
@@ -108,13 +101,9 @@ def give_back(out, width, context, head, token, count):
     panel, lane = divmod(token, PANEL)
     if lane == 0 and count == PANEL:
         for row in range(width):
-            place = context[panel, head * width + row].ctypes.data
-            store(place, load(row_of(out, row)))
+            store(at(context, panel, head * width + row), load(at(out, row)))
     else:
         for row in range(width):
             for i in range(count):
                 to, there = divmod(token + i, PANEL)
                 context[to, head * width + row, there] = out[row, i]
-
-
-ATTENTION = (row_of, hide, soften, attend, give_back, attend_all)  # the called before the callers

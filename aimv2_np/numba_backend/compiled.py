@@ -15,8 +15,13 @@ from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
+from numba import njit
+from numba.core import event
+
 from . import attention, kernels
+from .intrinsics import make_microkernel
 from .isa import InstructionSet
+from .vectors import make_load, make_splat
 
 __all__ = ["constants", "kernels_for"]
 
@@ -50,11 +55,10 @@ def _announce(isa: InstructionSet) -> list[str]:
 
     Returns the list to which the names of what is compiled will be added.
     """
-    from numba.core import event
 
     class Notice(event.Listener):
-        def on_start(self, event: Any) -> None:
-            kernel = event.data["dispatcher"]
+        def on_start(self, compilation: Any) -> None:
+            kernel = compilation.data["dispatcher"]
             if not getattr(kernel, "__qualname__", "").endswith(f"_{isa.name}"):
                 return  # somebody else's
             compiled.append(kernel.__name__)
@@ -64,7 +68,7 @@ def _announce(isa: InstructionSet) -> list[str]:
                     file=sys.stderr,
                 )
 
-        def on_end(self, event: Any) -> None:
+        def on_end(self, compilation: Any) -> None:
             pass
 
     compiled: list[str] = []
@@ -78,11 +82,6 @@ def kernels_for(isa: InstructionSet) -> SimpleNamespace:
 
     `compiled` lists those that had to be.
     """
-    from numba import njit
-
-    from .intrinsics import make_microkernel
-    from .vectors import make_load, make_splat
-
     tile = {"vectors": isa.vectors, "lanes": isa.lanes}
     row = 4 * isa.panel  # bytes from a channel of a panel to the next
     scope: dict[str, Any] = {
@@ -97,7 +96,12 @@ def kernels_for(isa: InstructionSet) -> SimpleNamespace:
     }
     version = f"{_digest()}_{isa.name}"
     compiled = _announce(isa)
-    definitions = kernels.BASICS + attention.ATTENTION + kernels.PHASES
+    definitions = [
+        member
+        for module in (kernels, attention)
+        for member in vars(module).values()
+        if isinstance(member, FunctionType) and member.__module__ == module.__name__
+    ]
     for definition in definitions:
         copy = FunctionType(definition.__code__, scope, definition.__name__)
         copy.__qualname__ = f"{definition.__name__}_{version}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..errors import BackendUnavailable
 
-__all__ = ["FORCE", "INSTRUCTION_SETS", "InstructionSet", "choose", "runnable"]
+__all__ = ["FORCE", "INSTRUCTION_SETS", "InstructionSet", "choose"]
 
 FORCE = "AIMV2_NP_ISA"  # environment variable: the name of an instruction set, for tests
 
@@ -51,19 +51,14 @@ def _features() -> set[str]:
     return found | ({"neon"} if platform.machine() in ("arm64", "aarch64") else set())
 
 
-def runnable() -> tuple[InstructionSet, ...]:
-    """Those that this processor has, the best first."""
-    features = _features()
-    return tuple(isa for isa in INSTRUCTION_SETS if features.issuperset(isa.needs))
-
-
 def choose() -> InstructionSet:
     """The best one, or the one that the environment asks for.
 
     Raises:
         BackendUnavailable: the environment asks for one that does not exist or cannot run here.
     """
-    here = {isa.name: isa for isa in runnable()}
+    features = _features()
+    here = {isa.name: isa for isa in INSTRUCTION_SETS if features.issuperset(isa.needs)}
     name = os.environ.get(FORCE)
     if not name:
         return next(iter(here.values()))

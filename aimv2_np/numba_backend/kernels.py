@@ -26,8 +26,9 @@ import numpy as np
 from .intrinsics import fetch_add, give_way, read_shared
 from .vectors import at_least, at_most, root, store, times_power, zero_where_below
 
-__all__ = ["BASICS", "PHASES"]
+__all__ = ["PHASES"]
 
+PHASES = 7  # of a block, in run_blocks
 _ONE, _ZERO = np.float32(1), np.float32(0)
 # exp: 2^n e^r with |r| ≤ ln 2 / 2. ln 2 in two parts, the first exact in products with n (Cody and
 # Waite); adding 1.5 · 2^23 rounds to an integer; the polynomial is e^r's best of degree 6.
@@ -48,9 +49,9 @@ def exp(x):
     return zero_where_below(times_power(e, shifted), x, _LOWEST)
 
 
-def at(array, i, j):
-    """The address of row j of panel i."""
-    return array.ctypes.data + 4 * PANEL * (i * array.shape[1] + j)
+def at(array, *row):
+    """The address of a row of tokens, array[row], in a contiguous array."""
+    return array[row].ctypes.data
 
 
 # ---------------------------------------------------------------------------- threads
@@ -149,6 +150,7 @@ def qkv_all(crew, phase, weights, tokens, qkv, slots, width, sums):
     counters, threads = crew
     channels = tokens.shape[1]
     blocks = blocks_of(3 * channels, ROWS)
+    scale = np.float32(1 / np.sqrt(width))
     task = next_task(counters, phase)
     while task < tasks_of(blocks, tokens):
         block, panel, stacked, panels = multiply(task, blocks, weights, tokens, sums)
@@ -156,29 +158,26 @@ def qkv_all(crew, phase, weights, tokens, qkv, slots, width, sums):
             first = (block + b) * ROWS
             for row in range(min(ROWS, 3 * channels - first)):
                 which, channel = divmod(first + row, channels)
+                factor = scale if which == 0 else _ONE
                 for p in range(panels):
-                    place = b * GROUP + p, row
-                    send(sums, place, qkv[which], channel, width, slots, panel + p, which == 0)
+                    source = sums[b * GROUP + p, row]
+                    send(source, qkv[which], channel, width, slots, panel + p, factor)
         task = next_task(counters, phase)
     meet(counters, phase, threads)
 
 
-def send(sums, place, heads, channel, width, slots, panel, scaled):
-    """One channel of a panel to its tokens' slots in (panels, H, E, PANEL)."""
+def send(source, heads, channel, width, slots, panel, factor):
+    """One channel of a panel, times a factor, to its tokens' slots in (panels, H, E, PANEL)."""
     head, inside = divmod(channel, width)
-    factor = np.float32(1 / np.sqrt(width)) if scaled else _ONE
     start = panel * PANEL
     count = min(PANEL, len(slots) - start)
     slot = slots[start]
     if slot % PANEL == 0 and slots[start + count - 1] == slot + count - 1:  # one panel to another
-        to = heads.ctypes.data + 4 * PANEL * (
-            (slot // PANEL * heads.shape[1] + head) * heads.shape[2] + inside
-        )
-        store(to, load(at(sums, *place)) * factor)
+        store(at(heads, slot // PANEL, head, inside), load(source.ctypes.data) * factor)
     else:
         for lane in range(count):
             to, there = divmod(slots[start + lane], PANEL)
-            heads[to, head, inside, there] = sums[place[0], place[1], lane] * factor
+            heads[to, head, inside, there] = source[lane] * factor
 
 
 def normalise_all(crew, phase, x, weight, eps, out):
@@ -223,41 +222,25 @@ def from_lanes(panels, rows):
 # ---------------------------------------------------------------------------- the whole
 
 
-def scratch_of(memory, rows):
-    """A thread's own memory, cut up: tiles' sums, scores (KEYS, PANEL), attention's sums."""
-    sums = memory[: STACK * GROUP * ROWS * PANEL].reshape(STACK * GROUP, ROWS, PANEL)
-    rest = memory[STACK * GROUP * ROWS * PANEL :]
-    scores = rest[: KEYS * PANEL].reshape(KEYS, PANEL)
-    return sums, scores, rest[KEYS * PANEL : (KEYS + rows) * PANEL].reshape(rows, PANEL)
-
-
 def run_blocks(
-    thread, threads, counters, x, normed, qkv, context, hidden, scratch,
-    slots, tasks, sequences, norms, weights, width, eps, causal, bias,
+    thread, threads, counters, x, normed, qkv, context, hidden, all_sums, all_scores, all_out,
+    slots, tasks, sequences, norms, weights, width, eps, causal, seen,
 ):  # fmt: skip
     """layers.transformer: all blocks, x (panels, D, PANEL) changed in place, by all threads.
 
-    A block is seven phases, and all threads meet after each.
+    All threads meet after each of a block's phases. What begins with all_ holds every thread's own.
     """
     crew = counters, threads
-    sums, scores, out = scratch_of(scratch[thread], qkv.shape[3])
+    sums, scores, out = all_sums[thread], all_scores[thread], all_out[thread]
     for i in range(len(weights)):
-        phase = 7 * i
+        phase = PHASES * i
         to_qkv, proj, to_hidden, fc2 = weights[i]
         normalise_all(crew, phase, x, norms[i, 0], eps, normed)
         qkv_all(crew, phase + 1, to_qkv, normed, qkv, slots, width, sums)
         attend_all(
-            crew, phase + 2, width, qkv, tasks, sequences, causal, bias, context, scores, out
+            crew, phase + 2, width, qkv, tasks, sequences, causal, seen, context, scores, out
         )
         add_all(crew, phase + 3, proj, context, x, sums)
         normalise_all(crew, phase + 4, x, norms[i, 1], eps, normed)
         swiglu_all(crew, phase + 5, to_hidden, normed, hidden, sums)
         add_all(crew, phase + 6, fc2, hidden, x, sums)
-
-
-# Those called come before those that call.
-BASICS = (exp, at, next_task, meet, blocks_of)
-PHASES = (
-    *(multiply, tasks_of, add_all, swiglu_all, send, qkv_all, normalise_all),
-    *(to_lanes, from_lanes, scratch_of, run_blocks),
-)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..weights.tree import BlockParams, Blocks
 from .isa import InstructionSet
 
-__all__ = ["PackedBlocks", "aligned_zeros", "pack_blocks", "pack_pairs", "pack_rows"]
+__all__ = ["PackedBlocks", "aligned_zeros", "pack_blocks"]
 
 Array = NDArray[Any]
 
@@ -63,13 +63,10 @@ def pack_rows(matrices: tuple[Array, ...], rows: int) -> Array:
     """Matrices (O, K), one below the other, as (blocks, K, rows)."""
     steps, count = matrices[0].shape[1], sum(len(m) for m in matrices)
     packed = aligned_zeros(-(-count // rows), steps, rows)
-    at = 0
+    first = 0
     for matrix in matrices:
-        for start in range(0, len(matrix), rows):  # a block at a time, so that little is copied
-            part = matrix[start : start + rows]
-            places = np.arange(at, at + len(part))
-            packed[places // rows, :, places % rows] = part
-            at += len(part)
+        _fill(packed, matrix, first)
+        first += len(matrix)
     return packed
 
 
@@ -77,11 +74,18 @@ def pack_pairs(gate: Array, up: Array, rows: int) -> Array:
     """fc1 and fc3 (F, K): each block holds rows / 2 of one, then the same of the other."""
     half = rows // 2
     packed = aligned_zeros(-(-len(gate) // half), gate.shape[1], rows)
-    for offset, matrix in ((0, gate), (half, up)):
-        for block in range(len(packed)):
-            part = matrix[block * half : (block + 1) * half]
-            packed[block, :, offset : offset + len(part)] = part.T
+    _fill(packed[..., :half], gate)
+    _fill(packed[..., half:], up)
     return packed
+
+
+def _fill(packed: Array, matrix: Array, first: int = 0) -> None:
+    """Put a matrix's rows into (blocks, K, rows), from row `first` on; little is copied at once."""
+    rows = packed.shape[2]
+    for start in range(0, len(matrix), rows):
+        part = matrix[start : start + rows]
+        places = first + start + np.arange(len(part))
+        packed[places // rows, :, places % rows] = part
 
 
 def unpack_rows(packed: Array, count: int) -> Array:

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -55,12 +56,14 @@ if hasattr(os, "register_at_fork"):
 
 
 def thread_count() -> int:
-    """How many threads kernels use: AIMV2_NP_THREADS, else the usable cores, or fewer if a
-    container grants fewer.
-    """
+    """How many threads kernels use: AIMV2_NP_THREADS, else the usable cores."""
     wanted = os.environ.get(THREADS, "")
-    if wanted.isdecimal() and int(wanted) > 0:
-        return int(wanted)
+    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else _usable_cores()
+
+
+@lru_cache  # asked at each run, and it reads files
+def _usable_cores() -> int:
+    """Those that this process may use, or as many as a container grants it."""
     found = cores()
     return max(1, min(found["usable"] or 1, int(found["granted"] or found["usable"] or 1)))
 

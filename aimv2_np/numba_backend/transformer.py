@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from .compiled import constants, kernels_for
 from .isa import InstructionSet
+from .kernels import PHASES
 from .packing import PackedBlocks, aligned_zeros
 from .pool import run
 
 __all__ = ["transformer"]
 
 Array = NDArray[Any]
-_PHASES = 7  # of a block, in kernels.run_blocks
 _LEAST = 5_000_000  # multiplications, some 50 µs of a core: what two threads' hand-over costs
 _F = np.float32
 
@@ -52,37 +52,47 @@ def transformer(
     `key_mask`: (sequences, longest), False for keys that nobody sees.
     """
     kernels, size = kernels_for(isa), constants(isa)
-    panel, width = size["PANEL"], x.shape[1] // heads
-    head_rows = -(-width // size["HEAD_ROWS"]) * size["HEAD_ROWS"]
-    slots, tasks, sequences = _places(lengths, panel)
-    tokens = aligned_zeros(-(-len(x) // panel), x.shape[1], panel)
+    threads = threads if _worth_sharing(x, blocks) else 1
+    slots, tasks, sequences = _places(lengths, isa.panel)
+    tokens = aligned_zeros(-(-len(x) // isa.panel), x.shape[1], isa.panel)
     kernels.to_lanes(np.ascontiguousarray(x, _F), tokens)
-    words = panel * (size["STACK"] * size["GROUP"] * size["ROWS"] + size["KEYS"] + head_rows)
-    bias = np.zeros((0, 0), _F) if key_mask is None else np.where(key_mask, _F(0), _F(-np.inf))
-    counters = np.zeros((_PHASES * len(blocks), 16), np.int64)  # two cache lines a phase
     run(
         kernels.run_blocks,
-        threads if _worth_sharing(x, blocks) else 1,
-        counters,
-        tokens,
-        aligned_zeros(*tokens.shape),
-        aligned_zeros(3, len(tasks), heads, head_rows, panel),
-        aligned_zeros(*tokens.shape),
-        aligned_zeros(len(tokens), blocks.hidden, panel),
-        aligned_zeros(threads, words),
-        slots,
-        tasks,
-        sequences,
-        blocks.norms,
-        blocks.addresses(),
-        width,
-        _F(eps),
-        causal,
-        np.ascontiguousarray(bias),
+        threads,
+        np.zeros((PHASES * len(blocks), 16), np.int64),  # counters: two cache lines a phase
+        *(tokens, *_buffers(tokens.shape, len(tasks), heads, blocks.hidden, threads, size)),
+        *(slots, tasks, sequences, blocks.norms, blocks.addresses()),
+        *(x.shape[1] // heads, _F(eps), causal),
+        np.ones((0, 0), bool) if key_mask is None else np.ascontiguousarray(key_mask, bool),
     )
     out = np.empty(x.shape, _F)
     kernels.from_lanes(tokens, out)
     return out
+
+
+def _buffers(
+    shape: tuple[int, ...],
+    queries: int,
+    heads: int,
+    hidden: int,
+    threads: int,
+    size: dict[str, int],
+) -> tuple[Array, ...]:
+    """Memory for kernels.run_blocks: normed, qkv, context, hidden, and each thread's own.
+
+    `shape` is that of the tokens, `queries` the number of panels when each sequence starts one.
+    """
+    panels, width, panel = shape
+    rows = -(-(width // heads) // size["HEAD_ROWS"]) * size["HEAD_ROWS"]
+    return (
+        aligned_zeros(*shape),
+        aligned_zeros(3, queries, heads, rows, panel),
+        aligned_zeros(*shape),
+        aligned_zeros(panels, hidden, panel),
+        aligned_zeros(threads, size["STACK"] * size["GROUP"], size["ROWS"], panel),
+        aligned_zeros(threads, size["KEYS"], panel),
+        aligned_zeros(threads, rows, panel),
+    )
 
 
 def _worth_sharing(x: Array, blocks: PackedBlocks) -> bool:
