@@ -1,12 +1,15 @@
 """The backend "numba": AIMv2 on a CPU at the speed of its vector units.
 
-    kernels.py      what is computed, in plain Python
-    compiled.py     the same, compiled for an instruction set and kept on disk
+    kernels.py, attention.py   what is computed, in plain Python
+    words.py        how tokens are written and weights are read in each number format
+    formats.py      float32, bfloat16, int8
+    compiled.py     the kernels compiled for an instruction set and a format, and kept on disk
     intrinsics.py   the micro-kernel of all products, and what Numba cannot say
     isa.py          instruction sets and their tiles
     packing.py      weights, laid out for the micro-kernel at load
     pool.py         the threads
     transformer.py  buffers, and the one call that runs all blocks
+    edges.py        what runs before and after them
 
 README.md explains the loops in pictures and how to add an instruction set.
 """
@@ -21,10 +24,19 @@ import numpy as np
 
 from ..backend import NUMPY, Backend
 from ..errors import BackendUnavailable
-from ..weights.tree import BlockParams, LiTParams
+from ..weights.tree import BlockParams, LiTParams, VisionParams
 from .compiled import kernels_for
+from .edges import (
+    attention_pool,
+    embed_tokens,
+    halve,
+    linear,
+    pack_patches,
+    patch_embed,
+)
+from .formats import DTYPES
 from .isa import InstructionSet, choose
-from .packing import pack_blocks
+from .packing import pack, pack_blocks
 from .pool import thread_count
 from .transformer import transformer
 
@@ -44,7 +56,7 @@ def make_backend(device: int | str | None = None) -> Backend:
         raise BackendUnavailable(f"the numba backend runs on the CPU, not on {device!r}")
     isa = choose()
     try:
-        kernels_for(isa)  # compiles nothing yet
+        kernels_for(isa, "float32")  # compiles nothing yet
     except RuntimeError as error:  # Numba's, where it finds no folder for its cache
         raise BackendUnavailable(
             f"Numba has nowhere to keep compiled code: {error}; set NUMBA_CACHE_DIR to a folder "
@@ -53,8 +65,12 @@ def make_backend(device: int | str | None = None) -> Backend:
     return replace(
         NUMPY,
         name="numba",
-        dtypes=("float32",),
+        dtypes=DTYPES,
+        asarray=_asarray,
         prepare=partial(_prepare, isa=isa),
+        patch_embed=partial(patch_embed, isa=isa),
+        embed_tokens=embed_tokens,
+        attention_pool=attention_pool,
         transformer=partial(_transformer, isa=isa),
     )
 
@@ -63,16 +79,29 @@ def warm_up(isa: InstructionSet) -> int:
     """Compile every kernel that the cache on disk lacks; returns how many those were."""
     vector, square = np.ones(8, np.float32), np.ones((8, 8), np.float32)
     one = BlockParams(vector, (square,) * 3, square, vector, square, square, square)
-    transformer(square[:1], pack_blocks((one,), isa), 1, 1e-5, isa, 1, lengths=[1])
-    return len(kernels_for(isa).compiled)
+    for dtype in DTYPES:
+        transformer(square[:1], pack_blocks((one,), isa, dtype), 1, 1e-5, isa, 1, lengths=[1])
+    linear(square, pack([square], isa, "float32"), vector, isa)
+    return sum(len(kernels_for(isa, dtype).compiled) for dtype in DTYPES)
+
+
+def _asarray(host: Array, dtype: str) -> Array:
+    """Activations outside the blocks are float32, whatever the weights are."""
+    return np.asarray(host, np.float32)
 
 
 def _prepare(params: Any, dtype: str, *, isa: InstructionSet) -> Any:
-    """The parameters with all blocks packed; everything else stays as it is."""
+    """The parameters with the large ones packed; everything else stays in float32."""
     if isinstance(params, LiTParams):
         vision, text = (_prepare(p, dtype, isa=isa) for p in (params.vision, params.text))
         return params._replace(vision=vision, text=text)
-    return params._replace(blocks=pack_blocks(params.blocks, isa))
+    blocks = pack_blocks(params.blocks, isa, dtype)
+    if isinstance(params, VisionParams):
+        patches: Any = pack_patches(params.patch_weight, isa)
+        return params._replace(blocks=blocks, patch_weight=patches)
+    table = params.text_embedding
+    table = table if dtype == "float32" else halve(table)
+    return params._replace(blocks=blocks, text_embedding=table)
 
 
 def _transformer(
