@@ -16,6 +16,7 @@ README.md explains the loops in pictures and how to add an instruction set.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -75,14 +76,14 @@ def make_backend(device: int | str | None = None) -> Backend:
     )
 
 
-def warm_up(isa: InstructionSet) -> int:
+def warm_up(isa: InstructionSet, dtypes: Sequence[str] = DTYPES) -> int:
     """Compile every kernel that the cache on disk lacks; returns how many those were."""
     vector, square = np.ones(8, np.float32), np.ones((8, 8), np.float32)
     one = BlockParams(vector, (square,) * 3, square, vector, square, square, square)
-    for dtype in DTYPES:
+    for dtype in dtypes:
         transformer(square[:1], pack_blocks((one,), isa, dtype), 1, 1e-5, isa, 1, lengths=[1])
-    linear(square, pack([square], isa, "float32"), vector, isa)
-    return sum(len(kernels_for(isa, dtype).compiled) for dtype in DTYPES)
+    linear(square, pack([square], isa, "float32"), vector, isa)  # the patch embedding's
+    return sum(len(kernels_for(isa, dtype).compiled) for dtype in {*dtypes, "float32"})
 
 
 def _asarray(host: Array, dtype: str) -> Array:

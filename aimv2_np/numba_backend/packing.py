@@ -15,7 +15,7 @@ import numpy as np
 
 from ..weights.tree import BlockParams
 from .compiled import kernels_for
-from .formats import format_of
+from .formats import Format, format_of
 from .isa import InstructionSet
 from .pool import run, thread_count
 
@@ -59,6 +59,15 @@ class PackedMatrix:
         return np.ascontiguousarray(some)
 
 
+def packed_shape(
+    outputs: int, width: int, isa: InstructionSet, form: Format, *, paired: bool = False
+) -> tuple[int, int, int, int]:
+    """Of the weights of a matrix (outputs, width); of each of two, `paired`."""
+    lanes = isa.rows // 2 if paired else isa.rows
+    blocks, words = -(-padded(outputs) // lanes), padded(width) // form.channels
+    return blocks, words, isa.rows, form.channels
+
+
 def pack(
     matrices: Sequence[Array], isa: InstructionSet, dtype: str, *, paired: bool = False
 ) -> PackedMatrix:
@@ -66,12 +75,11 @@ def pack(
     its rows of one, then the same of the other.
     """
     form = format_of(isa, dtype)
-    channels, rows = form.channels, isa.rows
-    lanes = rows // 2 if paired else rows
+    lanes = isa.rows // 2 if paired else isa.rows
     count = len(matrices[0]) if paired else sum(len(m) for m in matrices)
-    blocks, words = -(-padded(count) // lanes), padded(matrices[0].shape[1]) // channels
-    packed = aligned_zeros(blocks, words, rows, channels, dtype=form.weights)
-    scales = np.zeros((blocks, rows) if form.scaled else (0, 0), np.float32)
+    shape = packed_shape(count, matrices[0].shape[1], isa, form, paired=paired)
+    packed = aligned_zeros(*shape, dtype=form.weights)
+    scales = np.zeros((shape[0], isa.rows) if form.scaled else (0, 0), np.float32)
     first = lane = 0
     for matrix in matrices:
         matrix = np.ascontiguousarray(matrix, np.float32)

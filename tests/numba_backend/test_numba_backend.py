@@ -421,12 +421,11 @@ def test_after_warmup_a_fresh_process_compiles_nothing(tmp_path: Path) -> None:
         command = [sys.executable, *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
 
-    first = python("-m", "aimv2_np", "warmup", "--json")
+    first = python("-m", "aimv2_np", "warmup", "--dtype", "float32", "--json")
     assert json.loads(first.stdout)["compiled"] > 5
-    said = "aimv2_np: compiling the kernels for plain, {}, once (about 10 s)"
-    dtypes = ("float32", "bfloat16", "int8")
-    assert first.stderr.splitlines() == [said.format(dtype) for dtype in dtypes]
-    second = python("-m", "aimv2_np", "warmup")
+    said = "aimv2_np: compiling the kernels for plain, float32, once (about 10 s)"
+    assert first.stderr.splitlines() == [said]
+    second = python("-m", "aimv2_np", "warmup", "--dtype", "float32")
     assert second.stdout.strip() == "plain: nothing to compile, the cache has all kernels"
     later = python("-c", _LATER)
     assert (later.stdout.strip(), later.stderr) == ("[]", "")
