@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import NUMPY, Backend
+from ..backend import NUMPY, Backend, host_dtype
 from ..errors import BackendUnavailable
 from ..weights.tree import BlockParams, LiTParams
 from .compiled import kernels_for
@@ -54,6 +54,7 @@ def make_backend(device: int | str | None = None) -> Backend:
         NUMPY,
         name="numba",
         dtypes=("float32",),
+        asarray=_asarray,
         prepare=partial(_prepare, isa=isa),
         transformer=partial(_transformer, isa=isa),
     )
@@ -65,6 +66,11 @@ def warm_up(isa: InstructionSet) -> int:
     one = BlockParams(vector, (square,) * 3, square, vector, square, square, square)
     transformer(square[:1], pack_blocks((one,), isa), 1, 1e-5, isa, 1, lengths=[1])
     return len(kernels_for(isa).compiled)
+
+
+def _asarray(host: Any, dtype: str) -> Array:
+    """Activations outside the blocks are float32, also where `dtype` is one that NumPy lacks."""
+    return np.asarray(host, host_dtype(dtype))
 
 
 def _prepare(params: Any, dtype: str, *, isa: InstructionSet) -> Any:
