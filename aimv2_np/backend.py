@@ -17,6 +17,7 @@ import numpy as np
 
 from . import layers, ops
 from .errors import BackendUnavailable
+from .weights.tree import with_blocks
 
 __all__ = ["AUTO", "NUMPY", "Backend", "available_backends", "get_backend", "host_dtype"]
 
@@ -27,7 +28,8 @@ Op = Callable[..., Any]
 
 
 def _as_they_are(params: Any, dtype: str) -> Any:
-    return params
+    """All blocks at once: arrays that look into the files, or were converted once and for all."""
+    return with_blocks(params, tuple)
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Backend:
 
     `dtypes` are names that a user passes to `load`. They may be ones that NumPy lacks or that stand
     for more than an array's dtype, "bfloat16" and "int8": on the host everything is then float32.
+
+    `prepare` gets parameters in `host_dtype(dtype)` whose blocks are yet unread, so that one after
+    the other can be packed or uploaded: `with_blocks(params, lambda blocks: tuple(map(pack,
+    blocks)))` of weights/tree.py. Reading them finds what is wrong with a file, so it must do so.
 
     Parameters are what `prepare` returned. Activations are what `asarray` and the ops return; they
     must support `+`, `*`, `@`, indexing, `reshape`, `swapaxes` and NumPy's `broadcast_to`. Token

@@ -21,10 +21,10 @@ import numpy as np
 
 from ..backend import NUMPY, Backend, host_dtype
 from ..errors import BackendUnavailable
-from ..weights.tree import BlockParams, LiTParams
+from ..weights.tree import BlockParams, Blocks, with_blocks
 from .compiled import kernels_for
 from .isa import InstructionSet, choose
-from .packing import pack_blocks
+from .packing import PackedBlocks, pack_blocks
 from .pool import thread_count
 from .transformer import transformer
 
@@ -75,10 +75,18 @@ def _asarray(host: Any, dtype: str) -> Array:
 
 def _prepare(params: Any, dtype: str, *, isa: InstructionSet) -> Any:
     """The parameters with all blocks packed; everything else stays as it is."""
-    if isinstance(params, LiTParams):
-        vision, text = (_prepare(p, dtype, isa=isa) for p in (params.vision, params.text))
-        return params._replace(vision=vision, text=text)
-    return params._replace(blocks=pack_blocks(params.blocks, isa))
+    return with_blocks(params, partial(_pack, isa=isa))
+
+
+def _pack(blocks: Blocks, isa: InstructionSet) -> PackedBlocks:
+    """pack_blocks on one block after the other, so that never two are in memory unpacked."""
+
+    def alone(block: BlockParams) -> PackedBlocks:
+        return pack_blocks((block,), isa)
+
+    each = list(map(alone, blocks))
+    norms = np.concatenate([one.norms for one in each])
+    return PackedBlocks(norms, tuple(one.weights[0] for one in each), each[0].hidden)
 
 
 def _transformer(
