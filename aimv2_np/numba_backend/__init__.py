@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import NUMPY, Backend
+from ..backend import NUMPY, Backend, host_dtype
 from ..errors import BackendUnavailable
 from ..weights.tree import BlockParams, LiTParams, VisionParams
 from .compiled import kernels_for
@@ -86,9 +86,9 @@ def warm_up(isa: InstructionSet, dtypes: Sequence[str] = DTYPES) -> int:
     return sum(len(kernels_for(isa, dtype).compiled) for dtype in {*dtypes, "float32"})
 
 
-def _asarray(host: Array, dtype: str) -> Array:
-    """Activations outside the blocks are float32, whatever the weights are."""
-    return np.asarray(host, np.float32)
+def _asarray(host: Any, dtype: str) -> Array:
+    """Activations outside the blocks are float32, also where `dtype` is one that NumPy lacks."""
+    return np.asarray(host, host_dtype(dtype))
 
 
 def _prepare(params: Any, dtype: str, *, isa: InstructionSet) -> Any:
@@ -96,13 +96,12 @@ def _prepare(params: Any, dtype: str, *, isa: InstructionSet) -> Any:
     if isinstance(params, LiTParams):
         vision, text = (_prepare(p, dtype, isa=isa) for p in (params.vision, params.text))
         return params._replace(vision=vision, text=text)
-    blocks = pack_blocks(params.blocks, isa, dtype)
     if isinstance(params, VisionParams):
         patches: Any = pack_patches(params.patch_weight, isa)
-        return params._replace(blocks=blocks, patch_weight=patches)
-    table = params.text_embedding
-    table = table if dtype == "float32" else halve(table)
-    return params._replace(blocks=blocks, text_embedding=table)
+        params = params._replace(patch_weight=patches)
+    elif dtype != "float32":
+        params = params._replace(text_embedding=halve(params.text_embedding))
+    return params._replace(blocks=pack_blocks(params.blocks, isa, dtype))
 
 
 def _transformer(

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 Array = Any  # NumPy's
+_ROWS = 1024  # of a table that are rounded at a time
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,14 @@ def linear(x: Array, matrix: PackedMatrix, bias: Array, isa: InstructionSet) -> 
 
 
 def halve(table: Array) -> Array:
-    """float32 as the bits of the nearest bfloat16 (uint16); NaN stays NaN."""
-    bits = np.ascontiguousarray(table, np.float32).view(np.uint32)
-    nearest = (bits + ((bits >> 16) & 1) + 0x7FFF) >> 16
-    return np.where(np.isnan(table), (bits >> 16) | 0x40, nearest).astype(np.uint16)
+    """float32 (V, D) as the bits of the nearest bfloat16 (uint16), a few rows at a time."""
+    halves = np.empty(table.shape, np.uint16)
+    for start in range(0, len(table), _ROWS):
+        rows = np.ascontiguousarray(table[start : start + _ROWS], np.float32)
+        bits = rows.view(np.uint32)
+        nearest = (bits + ((bits >> 16) & 1) + 0x7FFF) >> 16  # ties to even
+        halves[start : start + _ROWS] = np.where(np.isnan(rows), (bits >> 16) | 0x40, nearest)
+    return halves
 
 
 def embed_tokens(input_ids: Array, table: Array) -> Array:

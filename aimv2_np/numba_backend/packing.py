@@ -7,7 +7,7 @@ a scale per output; where tokens are unsigned bytes, also what their offset of 1
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,9 @@ class PackedMatrix:
             scales = self.scales.reshape(blocks, rows)[:, lanes].reshape(-1, 1)
             return some * scales[:count]
         return np.ascontiguousarray(some)
+
+
+_Four = tuple[PackedMatrix, PackedMatrix, PackedMatrix, PackedMatrix]
 
 
 def packed_shape(
@@ -121,7 +124,7 @@ class PackedBlocks(Sequence[BlockParams]):
     """
 
     norms: Array  # (blocks, 2, D)
-    matrices: tuple[tuple[PackedMatrix, PackedMatrix, PackedMatrix, PackedMatrix], ...]
+    matrices: tuple[_Four, ...]  # qkv, proj, fc1 with fc3, fc2
     hidden: int  # F
     dtype: str
 
@@ -163,18 +166,17 @@ class PackedBlocks(Sequence[BlockParams]):
         )
 
 
-def pack_blocks(blocks: Iterable[BlockParams], isa: InstructionSet, dtype: str) -> PackedBlocks:
-    """Every block's weights packed, one block after the other."""
-    norms, matrices, hidden = [], [], 0
-    for block in blocks:
-        hidden = len(block.fc1)
-        norms.append(np.stack([block.norm_1, block.norm_2]))
-        matrices.append(
-            (
-                pack(block.qkv, isa, dtype),
-                pack([block.proj], isa, dtype),
-                pack([block.fc1, block.fc3], isa, dtype, paired=True),
-                pack([block.fc2], isa, dtype),
-            )
+def pack_blocks(blocks: Sequence[BlockParams], isa: InstructionSet, dtype: str) -> PackedBlocks:
+    """Every block's weights packed, one block after the other: never two are in memory unpacked."""
+
+    def packed(block: BlockParams) -> tuple[Array, _Four, int]:
+        four = (
+            pack(block.qkv, isa, dtype),
+            pack([block.proj], isa, dtype),
+            pack([block.fc1, block.fc3], isa, dtype, paired=True),
+            pack([block.fc2], isa, dtype),
         )
-    return PackedBlocks(np.stack(norms), tuple(matrices), hidden, dtype)
+        return np.stack([block.norm_1, block.norm_2]), four, len(block.fc1)
+
+    norms, matrices, hidden = zip(*map(packed, blocks), strict=True)
+    return PackedBlocks(np.stack(norms), matrices, hidden[0], dtype)
