@@ -22,7 +22,7 @@ from .weights.tree import with_blocks
 __all__ = ["AUTO", "NUMPY", "Backend", "available_backends", "get_backend", "host_dtype"]
 
 ENTRY_POINT_GROUP = "aimv2_np.backends"
-AUTO = "numpy"  # what "auto" stands for on a CPU, until the Numba kernels are complete
+AUTO = "numba"  # what "auto" stands for: the fastest on a CPU
 
 Op = Callable[..., Any]
 

@@ -75,13 +75,13 @@ def _where_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-_DTYPE = "float32 (default), float64 (numpy only), or another that the backend offers"
+_DTYPE = "float32 (default), bfloat16 or int8 (numba), float64 (numpy), or a plug-in's"
 
 
 def _compute_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it is computed")
     group.add_argument("--backend", default="auto", help="auto, numpy, numba or a plug-in's name")
-    group.add_argument("--dtype", default="float32", help=_DTYPE)
+    group.add_argument("--dtype", help=_DTYPE)
 
 
 def _quiet_option(parser: argparse.ArgumentParser) -> None:

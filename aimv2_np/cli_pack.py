@@ -9,6 +9,7 @@ from pathlib import Path
 from .cli_model import where
 from .cli_screen import echo, echo_json
 from .errors import AIMv2Error
+from .hub import PACKED
 from .hub_download import SIDE_FILES
 
 __all__ = ["pack"]
@@ -19,7 +20,7 @@ def pack(args: argparse.Namespace) -> int:
     from .hub_errors import readable
     from .loader import load
     from .numba_backend.isa import choose
-    from .numba_backend.packed_folder import FILE, Packed, write_packed
+    from .numba_backend.packed_folder import Packed, write_packed
 
     folder, dtype = _target(args.out, force=args.force), args.dtype or "float32"
     model = load(args.model, backend="numba", dtype=dtype, check=True, **where(args))
@@ -33,7 +34,7 @@ def pack(args: argparse.Namespace) -> int:
     except OSError as error:
         raise AIMv2Error(f"cannot write to {folder}: {error}") from error
     write_packed(folder, packed, isa)
-    size = (folder / FILE).stat().st_size
+    size = (folder / PACKED).stat().st_size
     if args.json:
         echo_json(
             {"folder": str(folder), "dtype": dtype, "instruction_set": isa.name, "bytes": size}

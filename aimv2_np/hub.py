@@ -26,9 +26,22 @@ from .hub_download import (
 )
 from .hub_errors import nearest_official
 
-__all__ = ["PACKAGED", "ModelFiles", "is_cached", "packaged_models", "resolve", "samples"]
+__all__ = [
+    "PACKAGED",
+    "PACKED",
+    "ModelFiles",
+    "beside",
+    "is_cached",
+    "packaged_models",
+    "packed_file",
+    "resolve",
+    "samples",
+]
 
 PACKAGED = Path(__file__).parent / "models_data"
+PACKED = (
+    "packed.safetensors"  # what `aimv2-np pack` writes: no checkpoint, and only `load` reads it
+)
 _LOADED = (".safetensors", ".msgpack", ".index.json")
 _PATH_SUFFIXES = (".safetensors", ".msgpack", ".json", *PICKLES)
 _ACCEPTED = (
@@ -81,6 +94,11 @@ def resolve(
         CheckpointError: there is no such model, or it cannot be read or downloaded.
     """
     name = _checked_name(model)
+    if (packed := packed_file(name)) is not None:
+        raise CheckpointError(
+            f"{packed.parent} holds packed weights, not a checkpoint: load(…), classify and embed "
+            "run it; for the rest, use the model it was made from"
+        )
     if (local := _local(name, isinstance(model, str), revision)) is not None:
         return local
     official = official_name(name)
@@ -114,6 +132,20 @@ def samples() -> dict[str, Path]:
     if not found:
         raise AIMv2Error("the sample pictures are missing; install aimv2-np again")
     return found
+
+
+def packed_file(model: str | os.PathLike[str]) -> Path | None:
+    """The file of packed weights, if that is what a path leads to."""
+    if not isinstance(model, str | os.PathLike) or not isinstance(os.fspath(model), str):
+        return None
+    path = Path(os.path.expanduser(os.fspath(model)))
+    path = path if path.name == PACKED else path / PACKED
+    return path if os.path.isfile(path) else None  # False for what cannot be a path at all
+
+
+def beside(file: Path) -> ModelFiles:
+    """The files around packed weights."""
+    return _model_files(file.parent.name, file, _listed(file.parent), None)
 
 
 def is_cached(

@@ -20,7 +20,7 @@ from .backend import Backend, get_backend, host_dtype
 from .config import OFFICIAL, LiTConfig, VisionConfig
 from .config_sources import resolve_config
 from .errors import BackendUnavailable, CheckpointError, ConfigError
-from .hub import ModelFiles, packaged_models, resolve
+from .hub import ModelFiles, beside, packaged_models, packed_file, resolve
 from .images import ImageProcessor
 from .pipelines import LiTPipeline, VisionPipeline
 from .tokenizer import Tokenizer
@@ -84,7 +84,7 @@ def load(
     *,
     backend: str | Backend = "auto",
     device: int | str | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
     num_heads: int | tuple[int, int] | None = None,
     check: bool = False,
     revision: str | None = None,
@@ -98,12 +98,13 @@ def load(
     Args:
         model: `"large-patch14-224-lit"`, `"apple/aimv2-…"`, any other `"owner/name"`, a folder, or
             a .safetensors, .safetensors.index.json or .msgpack file. An existing path comes first.
-        backend: `"auto"`, `"numpy"`, or a plug-in's name (`available_backends()`).
+        backend: `"auto"`, which is `"numba"` (and `"numpy"` for float64), one of these, or a
+            plug-in's name (`available_backends()`).
         device: which device of that backend.
-        dtype: in which to compute, `"float32"` or `"float64"` with NumPy; another backend may
-            offer others (`Backend.dtypes`), such as `"bfloat16"` and `"int8"`, which take and
-            return float32. Weights stored otherwise are converted; with NumPy, those stored in it
-            are used where they lie in the file.
+        dtype: in which to compute: `"float32"` by default, `"float64"` with NumPy, `"bfloat16"`
+            or `"int8"` with Numba, which take and return float32; a plug-in may offer others
+            (`Backend.dtypes`). Weights stored otherwise are converted; with NumPy, those stored in
+            it are used where they lie in the file. A packed folder has one dtype, its own.
         num_heads: for weights without config.json whose head width is not 128; a pair
             (vision, text) for an image-text model.
         check: read all weights and refuse NaN and infinity.
@@ -120,7 +121,12 @@ def load(
         ConfigError: the sources of the configuration contradict each other.
         BackendUnavailable: the backend cannot run here, or not in this dtype.
     """
+    if backend == "auto" and dtype == "float64":
+        backend = "numpy"  # the only one that has it
     be = get_backend(backend, device=device)
+    if (packed := packed_file(model)) is not None:
+        return _load_packed(packed, be, dtype)
+    dtype = dtype or "float32"
     if dtype not in be.dtypes:
         raise BackendUnavailable(
             f"the {be.name} backend computes in {' or '.join(be.dtypes)}, not in {dtype!r}"
@@ -137,20 +143,44 @@ def load(
     if check and (bad := opened.checkpoint.nonfinite()):
         raise CheckpointError(f"{opened.files.name}: NaN or infinity in {', '.join(bad)}")
     params = build_params(opened.checkpoint, opened.config, host_dtype(dtype))
-    return _pipeline(opened, (opened.config, be.prepare(params, dtype), be, dtype))
+    params = be.prepare(params, dtype)
+    return _pipeline(opened.files, opened.info, opened.config, params, be, dtype)
 
 
-def _pipeline(opened: Opened, model: tuple[Any, ...]) -> VisionPipeline | LiTPipeline:
-    processor = _image_processor(opened)
-    info = {**opened.info, "dtype": model[-1]}
-    if isinstance(opened.config, VisionConfig):
-        return VisionPipeline(*model, processor=processor, info=info)
-    return LiTPipeline(*model, processor=processor, tokenizer=_tokenizer(opened), info=info)
+def _load_packed(file: Path, be: Backend, dtype: str | None) -> VisionPipeline | LiTPipeline:
+    """What `aimv2-np pack` wrote, mapped; it was checked for NaN when it was packed."""
+    if be.name != "numba":
+        raise BackendUnavailable(
+            f"{file.parent} holds weights packed for the numba backend, not for {be.name}"
+        )
+    from .numba_backend.isa import choose
+    from .numba_backend.packed_folder import read_packed
+
+    packed = read_packed(file, choose())
+    if dtype not in (None, packed.dtype):
+        raise BackendUnavailable(
+            f"{file.parent} is packed in {packed.dtype}, not in {dtype!r}; leave dtype out"
+        )
+    files = beside(file)
+    info = {**packed.info, "name": files.name, "folder": str(files.folder), "files": [file.name]}
+    return _pipeline(files, info, packed.config, packed.params, be, packed.dtype)
 
 
-def _image_processor(opened: Opened) -> ImageProcessor:
+def _pipeline(
+    files: ModelFiles, info: dict[str, Any], config: Any, params: Any, be: Backend, dtype: str
+) -> VisionPipeline | LiTPipeline:
+    processor, info = _image_processor(files, config), {**info, "dtype": dtype}
+    if isinstance(config, VisionConfig):
+        return VisionPipeline(config, params, be, dtype, processor=processor, info=info)
+    tokenizer = _tokenizer(files.folder, config)
+    return LiTPipeline(
+        config, params, be, dtype, processor=processor, tokenizer=tokenizer, info=info
+    )
+
+
+def _image_processor(files: ModelFiles, config: VisionConfig | LiTConfig) -> ImageProcessor:
     """From preprocessor_config.json, else what the official checkpoints of this size use."""
-    path, config = opened.files.preprocessor_config, opened.config
+    path = files.preprocessor_config
     raw = None if path is None else read_json(path)
     if raw is not None and path is not None and path.name == "processor_config.json":
         raw = raw.get("image_processor")  # transformers 5 keeps it there, older versions do not
@@ -160,10 +190,9 @@ def _image_processor(opened: Opened) -> ImageProcessor:
     return ImageProcessor.for_size(vision.image_size)
 
 
-def _tokenizer(opened: Opened) -> Tokenizer | None:
+def _tokenizer(folder: Path, config: LiTConfig) -> Tokenizer | None:
     """None where the folder holds no tokenizer at all; broken files are an error."""
-    assert isinstance(opened.config, LiTConfig)
-    folder, text = opened.files.folder, opened.config.text
+    text = config.text
     if not has_tokenizer(folder):
         return None
     return Tokenizer.from_folder(

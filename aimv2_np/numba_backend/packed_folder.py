@@ -19,6 +19,7 @@ import numpy as np
 
 from ..config import LiTConfig, TextConfig, VisionConfig
 from ..errors import BackendUnavailable, CheckpointError
+from ..hub import PACKED
 from ..weights.safetensors_file import SafetensorsFile, read_safetensors
 from ..weights.tree import HeadParams, LiTParams, TextParams, VisionParams
 from ..writing import written_whole
@@ -27,9 +28,8 @@ from .formats import DTYPES, format_of
 from .isa import FORCE, InstructionSet
 from .packing import PackedBlocks, PackedMatrix, packed_shape
 
-__all__ = ["FILE", "Packed", "read_packed", "write_packed"]
+__all__ = ["Packed", "read_packed", "write_packed"]
 
-FILE = "packed.safetensors"
 _LAYOUT = "1"  # grows when arrays are named or laid out in another way
 _F32, _I32 = np.dtype(np.float32), np.dtype(np.int32)
 _MATRICES = ("qkv", "proj", "fc1_fc3", "fc2")
@@ -70,7 +70,7 @@ def write_packed(folder: Path, packed: Packed, isa: InstructionSet) -> None:
         "config": json.dumps(asdict(packed.config)),
         "info": json.dumps(packed.info),
     }
-    with written_whole(folder / FILE) as partial:
+    with written_whole(folder / PACKED) as partial:
         save_file(arrays, partial, metadata=metadata)
 
 
