@@ -13,6 +13,7 @@ README.md explains the loops in pictures and how to add an instruction set.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -97,10 +98,11 @@ def _transformer(
     eps: float,
     *,
     isa: InstructionSet,
+    lengths: Sequence[int] | None = None,
     causal: bool = False,
     key_mask: Array | None = None,
 ) -> Array:
-    """layers.transformer, fused: (B, N, D) to (B, N, D)."""
+    """layers.transformer, fused: (B, N, D) to (B, N, D); `lengths` of what lies packed in one."""
     batch, tokens, width = x.shape
     flat = transformer(
         x.reshape(-1, width),
@@ -109,7 +111,7 @@ def _transformer(
         eps,
         isa,
         thread_count(),
-        lengths=[tokens] * batch,
+        lengths=[tokens] * batch if lengths is None else list(lengths),
         causal=causal,
         key_mask=None if key_mask is None else np.asarray(key_mask),
     )
