@@ -39,7 +39,9 @@ class Backend:
     The fine entries stand for one step each. The coarse ones, `block`, `transformer` and
     `attention_pool`, are where a fast backend fuses: they take the backend itself first, and their
     defaults compose the finer ones. A trace always runs the composed form, so that every activation
-    exists.
+    exists; `block` and `attention_pool` get the tap that keeps nothing. `transformer` also takes
+    sequences of different `lengths` that lie one after another, as in `layers.transformer`, and no
+    bit of one may depend on the others.
 
     `dtypes` are names that a user passes to `load`. They may be ones that NumPy lacks or that stand
     for more than an array's dtype, "bfloat16" and "int8": on the host everything is then float32.
@@ -49,8 +51,8 @@ class Backend:
     blocks)))` of weights/tree.py. Reading them finds what is wrong with a file, so it must do so.
 
     Parameters are what `prepare` returned. Activations are what `asarray` and the ops return; they
-    must support `+`, `*`, `@`, indexing, `reshape`, `swapaxes` and NumPy's `broadcast_to`. Token
-    ids, `key_mask` and the index of each text's end arrive as NumPy arrays.
+    must support `+`, `*`, `@`, indexing, `reshape`, `swapaxes` and NumPy's `broadcast_to` and
+    `concatenate`. Token ids, `key_mask` and the index of each text's end arrive as NumPy arrays.
     """
 
     name: str
@@ -71,7 +73,7 @@ class Backend:
     l2_normalize: Op = ops.l2_normalize  # (..., D) -> (..., D)
 
     block: Op = layers.block  # (B, N, D) -> (B, N, D)
-    transformer: Op = layers.transformer  # all blocks, (B, N, D) -> (B, N, D)
+    transformer: Op = layers.transformer  # all blocks; with lengths=, sequences that lie packed
     attention_pool: Op = layers.attention_pool  # (B, N, D) -> (B, D)
 
 

@@ -1,13 +1,15 @@
 """The layers of AIMv2, written once in terms of a backend's ops (`be`).
 
 Each function takes a `tap`, which is shown every named activation; the names are the package's
-public interface (trace.py). `causal` and `key_mask` say what attention may see, as in
+public interface (trace.py). `sees` is what attention may see: `causal` and `key_mask`, as in
 `ops.attention_scores`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,41 +31,31 @@ def merge_heads(x: Array) -> Array:
     return x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
 
 
-def attend(
-    be: Backend,
-    q: Array,
-    k: Array,
-    v: Array,
-    *,
-    causal: bool = False,
-    key_mask: Array | None = None,
-    tap: Tap = NO_TAP,
-) -> Array:
+def sequences(x: Array, lengths: Sequence[int]) -> list[Array]:
+    """The sequences that lie in (1, ΣN, D) one after another, each (1, N_i, D)."""
+    ends = accumulate(lengths)
+    return [x[:, end - length : end] for length, end in zip(lengths, ends, strict=True)]
+
+
+def attend(be: Backend, q: Array, k: Array, v: Array, *, tap: Tap = NO_TAP, **sees: Any) -> Array:
     """Scaled dot-product attention; all scores exist at once only for a tap that wants them."""
     if tap.wants("scores") or tap.wants("pattern"):
-        scores = tap("scores", be.attention_scores(q, k, causal=causal, key_mask=key_mask))
+        scores = tap("scores", be.attention_scores(q, k, **sees))
         context = tap("pattern", be.softmax(scores)) @ v  # (B, H, N, M) @ (B, H, M, E)
     else:
-        context = be.attention(q, k, v, causal=causal, key_mask=key_mask)
+        context = be.attention(q, k, v, **sees)
     return tap("context", context)
 
 
 def self_attention(
-    be: Backend,
-    x: Array,
-    p: BlockParams,
-    heads: int,
-    *,
-    causal: bool = False,
-    key_mask: Array | None = None,
-    tap: Tap = NO_TAP,
+    be: Backend, x: Array, p: BlockParams, heads: int, *, tap: Tap = NO_TAP, **sees: Any
 ) -> Array:
     """Multi-head self-attention without biases (aim/v1 Attention): (B, N, D) to (B, N, D)."""
     q, k, v = (
         tap(name, split_heads(be.linear(x, weight), heads))  # (B, H, N, E)
         for name, weight in zip("qkv", p.qkv, strict=True)
     )
-    context = attend(be, q, k, v, causal=causal, key_mask=key_mask, tap=tap)
+    context = attend(be, q, k, v, tap=tap, **sees)
     return tap("out", be.linear(merge_heads(context), p.proj))
 
 
@@ -76,20 +68,11 @@ def swiglu_mlp(be: Backend, x: Array, p: BlockParams, tap: Tap = NO_TAP) -> Arra
 
 
 def block(
-    be: Backend,
-    x: Array,
-    p: BlockParams,
-    heads: int,
-    eps: float,
-    *,
-    causal: bool = False,
-    key_mask: Array | None = None,
-    tap: Tap = NO_TAP,
+    be: Backend, x: Array, p: BlockParams, heads: int, eps: float, *, tap: Tap = NO_TAP, **sees: Any
 ) -> Array:
     """One pre-norm transformer block (aim/v1 Block): (B, N, D) to (B, N, D)."""
     normed = tap("norm_1", be.rms_norm(x, p.norm_1, eps))
-    attn = tap.scope("attn.")
-    x = x + self_attention(be, normed, p, heads, causal=causal, key_mask=key_mask, tap=attn)
+    x = x + self_attention(be, normed, p, heads, tap=tap.scope("attn."), **sees)
     normed = tap("norm_2", be.rms_norm(tap("resid_mid", x), p.norm_2, eps))
     return tap("resid_post", x + swiglu_mlp(be, normed, p, tap.scope("mlp.")))
 
@@ -101,17 +84,21 @@ def transformer(
     heads: int,
     eps: float,
     *,
-    causal: bool = False,
-    key_mask: Array | None = None,
+    lengths: Sequence[int] | None = None,
     tap: Tap = NO_TAP,
+    **sees: Any,
 ) -> Array:
-    """All blocks, each in the backend's own form, or composed where a tap must see inside."""
+    """All blocks, each in the backend's own form, or composed where a tap must see inside.
+
+    With `lengths`, x is (1, ΣN, D): sequences one after another, of which each sees itself alone
+    and gets, to the last bit, what it gets in a call of its own. No tap, no `key_mask` then.
+    """
+    if lengths is not None:
+        alone = (be.transformer(be, s, blocks, heads, eps, **sees) for s in sequences(x, lengths))
+        return np.concatenate(list(alone), axis=1)
+    one = be.block if tap is NO_TAP else block
     for i, p in enumerate(blocks):
-        if tap is NO_TAP:
-            x = be.block(be, x, p, heads, eps, causal=causal, key_mask=key_mask)
-        else:
-            inner = tap.scope(f"blocks.{i}.")
-            x = block(be, x, p, heads, eps, causal=causal, key_mask=key_mask, tap=inner)
+        x = one(be, x, p, heads, eps, tap=tap.scope(f"blocks.{i}."), **sees)
     return x
 
 

@@ -6,7 +6,8 @@ What takes images and texts instead of tensors is in pipelines.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -20,10 +21,10 @@ from .errors import ConfigError
 from .ops import Array, resample_positions, sincos_positions
 from .outputs import EncoderOutput, HostArray, LiTOutput, to_host
 from .trace import NO_TAP, Recorder, Tap, activation_names
-from .weights.tree import Blocks, LiTParams, TextParams, VisionParams
+from .weights.tree import LiTParams, TextParams, VisionParams
 
 Config = TypeVar("Config", bound=VisionConfig | TextConfig)
-Params = TypeVar("Params")
+Params = TypeVar("Params", bound=VisionParams | TextParams)
 
 
 class Encoder(Generic[Config, Params]):
@@ -36,13 +37,11 @@ class Encoder(Generic[Config, Params]):
     ) -> None:
         self.config, self.params, self.backend, self.dtype = config, params, backend, dtype
 
-    def transformer(self, x: Array, blocks: Blocks, tap: Tap, **sees: Any) -> Array:
+    def transformer(self, x: Array, tap: Tap, **sees: Any) -> Array:
         """All blocks: in the backend's own form, or composed where a tap must see inside."""
         be, c = self.backend, self.config
-        given = be, x, blocks, c.num_attention_heads, c.rms_norm_eps
-        if tap is NO_TAP:
-            return be.transformer(*given, **sees)
-        return layers.transformer(*given, **sees, tap=tap)
+        run = be.transformer if tap is NO_TAP else partial(layers.transformer, tap=tap)
+        return run(be, x, self.params.blocks, c.num_attention_heads, c.rms_norm_eps, **sees)
 
     def run(
         self, *inputs: Any, hidden_states: bool = False, attentions: bool = False
@@ -52,11 +51,7 @@ class Encoder(Generic[Config, Params]):
         if not patterns:
             return EncoderOutput(*self.forward(*inputs))
         recorder = Recorder(activation_names(self.config), patterns)
-        features, pooled = self.forward(*inputs, tap=recorder.tap())
-        kept = recorder.arrays.items()
-        residual = tuple(a for name, a in kept if not name.endswith("pattern"))
-        softmax = tuple(a for name, a in kept if name.endswith("pattern"))
-        return EncoderOutput(features, pooled, residual or None, softmax or None)
+        return EncoderOutput.kept(*self.forward(*inputs, tap=recorder.tap()), recorder.arrays)
 
 
 class VisionEncoder(Encoder[VisionConfig, VisionParams]):
@@ -66,14 +61,32 @@ class VisionEncoder(Encoder[VisionConfig, VisionParams]):
         self, pixel_values: ArrayLike, interpolate: bool = False, *, tap: Tap = NO_TAP
     ) -> tuple[Array, Array | None]:
         """Pixels (B, C, Y, X) to patch features (B, N, D) and, with a head, (B, D)."""
+        x = self.transformer(self.embed(pixel_values, interpolate, tap), tap.scope("vision."))
+        return self.finish(x, tap.scope("vision."))
+
+    def packed(self, images: Sequence[ArrayLike]) -> list[tuple[Array, Array | None]]:
+        """`forward` of each image, (C, Y, X) and of any size, with one run through the blocks.
+
+        An image's numbers are those it has alone, to the last bit: all else is done one by one.
+        """
+        each = [self.embed(np.asarray(image)[None]) for image in images]
+        lengths = [x.shape[1] for x in each]
+        x = self.transformer(np.concatenate(each, axis=1), NO_TAP, lengths=lengths)  # (1, ΣN, D)
+        return [self.finish(one) for one in layers.sequences(x, lengths)]
+
+    def embed(self, pixel_values: ArrayLike, interpolate: bool = False, tap: Tap = NO_TAP) -> Array:
+        """Pixels (B, C, Y, X) to what enters the blocks, (B, N, D)."""
         be, c, p = self.backend, self.config, self.params
         host = check_pixels(pixel_values, c, host_dtype(self.dtype), interpolate=interpolate)
         pixels = be.asarray(tap("pixel_values", host), self.dtype)
         tap = tap.scope("vision.")
         x = tap("patch_embed", be.patch_embed(pixels, p.patch_weight, p.patch_bias))  # (B, N, D)
         x = tap("patch_norm", be.rms_norm(x, p.patch_norm, c.rms_norm_eps))
-        x = tap("embed", x + tap("pos_embed", self.positions(*pixels.shape[2:])))
-        x = self.transformer(x, p.blocks, tap)
+        return tap("embed", x + tap("pos_embed", self.positions(*pixels.shape[2:])))
+
+    def finish(self, x: Array, tap: Tap = NO_TAP) -> tuple[Array, Array | None]:
+        """What leaves the blocks, (B, N, D), to features (B, N, D) and, with a head, (B, D)."""
+        be, c, p = self.backend, self.config, self.params
         x = tap("norm", be.rms_norm(x, p.post_trunk_norm, c.rms_norm_eps))
         if p.head is None:
             return x, None
@@ -126,7 +139,7 @@ class TextEncoder(Encoder[TextConfig, TextParams]):
         tap = tap.scope("text.")
         x = tap("token_embed", be.embed_tokens(ids, p.text_embedding))
         x = tap("embed", x + tap("pos_embed", p.positional_embedding[: ids.shape[1]]))
-        x = self.transformer(x, p.blocks, tap, causal=True, key_mask=key_mask)
+        x = self.transformer(x, tap, causal=True, key_mask=key_mask)
         x = tap("norm", be.rms_norm(x, p.post_trunk_norm, c.rms_norm_eps))  # (B, T, D)
         return x, tap("pooled", x[np.arange(len(end)), end])
 
@@ -157,8 +170,7 @@ class LiT:
     def logit_scale(self) -> HostArray:
         """exp(clamp(log_logit_scale, 0, ln max)): the inverse temperature of the softmax, ()."""
         log_scale = self.backend.to_numpy(self.params.log_logit_scale)
-        scale = np.exp(np.clip(log_scale, 0, math.log(self.config.max_logit_scale)))
-        return np.asarray(scale)
+        return np.asarray(np.exp(np.clip(log_scale, 0, math.log(self.config.max_logit_scale))))
 
     def join(self, image: Array | None, text: Array | None, tap: Tap = NO_TAP) -> dict[str, Array]:
         """Pooled features (B, D) and (K, D) to embeddings and, given both, logits each way."""

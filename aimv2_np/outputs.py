@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -30,6 +31,13 @@ class EncoderOutput:
     pooler_output: HostArray | None = None
     hidden_states: tuple[HostArray, ...] | None = None
     attentions: tuple[HostArray, ...] | None = None
+
+    @classmethod
+    def kept(cls, features: Any, pooled: Any, recorded: Mapping[str, Any]) -> EncoderOutput:
+        """With what was recorded: patterns are the attentions, all else is hidden states."""
+        patterns = tuple(a for name, a in recorded.items() if name.endswith("pattern"))
+        residual = tuple(a for name, a in recorded.items() if not name.endswith("pattern"))
+        return cls(features, pooled, residual or None, patterns or None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import ops
+from .config import NATIVE_PATCHES
 from .errors import AIMv2Error, ConfigError, ImageError, TokenizerError
 from .image_files import as_list, describe
 from .models import LiT, VisionEncoder
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["LiTPipeline", "VisionPipeline", "frame", "no_text_encoder"]
 
 PROMPT = "a photo of {}"  # what `classify` puts around a text unless told otherwise
+# Patches that run at once, unless one image has more: images together then take no more memory than
+# one of the largest size that the native checkpoint was trained on.
+PATCH_BATCH = NATIVE_PATCHES[1]
 TEXT_BATCH = 64  # prompts that run at once in encode_text, so that memory stays bounded
 
 
@@ -56,11 +60,16 @@ class ImageMethods:
     def patch_features(self, images: Any, *, exif: bool = True) -> Any:
         """Features after the final norm: (B, N, D), or a list of (N_i, D) for a native model.
 
-        Images run one by one, so that an image's numbers do not depend on its neighbours.
+        An image's numbers do not depend on its neighbours: they are those it has alone.
         """
-        pixels = self.preprocess(images, exif=exif)
-        features = [self.vision(image[None]).last_hidden_state[0] for image in pixels]
+        each = self._encoded(self.preprocess(images, exif=exif))
+        features = [self.vision.backend.to_numpy(patches)[0] for patches, _ in each]
         return features if self.vision.config.is_native else np.stack(features)
+
+    def _encoded(self, pixels: Iterable[HostArray]) -> Iterator[tuple[Any, Any]]:
+        """`vision.forward` of each image (C, Y, X), in packed batches of bounded size."""
+        for batch in _batches(pixels, self.vision.config.patch_size):
+            yield from self.vision.packed(batch)
 
 
 class VisionPipeline(ImageMethods, VisionEncoder):
@@ -79,17 +88,16 @@ class VisionPipeline(ImageMethods, VisionEncoder):
             ConfigError: no `pool`, for a checkpoint without a pooling head that was trained.
         """
         if pool is None and self.config.use_head:
-            pixels = self.preprocess(images, exif=exif)
-            pooled = [self(image[None]).pooler_output for image in pixels]
-            vectors: HostArray = np.concatenate(pooled)  # type: ignore[arg-type]
+            each = self._encoded(self.preprocess(images, exif=exif))
+            vectors = np.concatenate([self.backend.to_numpy(pooled) for _, pooled in each])
             return ops.l2_normalize(vectors) if normalize else vectors
         if pool != "mean":
             raise ConfigError(
                 f"{self.name} has no image embedding of its own: pass pool='mean' for the mean "
                 f"of its patch features (found pool={pool!r})"
             )
-        features = self.patch_features(images, exif=exif)
-        vectors = np.stack([patches.mean(axis=0) for patches in features])
+        each = self._encoded(self.preprocess(images, exif=exif))
+        vectors = np.stack([self.backend.to_numpy(x)[0].mean(axis=0) for x, _ in each])
         return ops.l2_normalize(vectors) if normalize else vectors
 
     def trace(
@@ -143,9 +151,10 @@ class LiTPipeline(ImageMethods, LiT):
         return self.tokenizer(texts)
 
     def encode_image(self, images: Any, *, normalize: bool = True, exif: bool = True) -> HostArray:
-        """Embeddings of images, (B, projection width); one by one, as `patch_features`."""
-        pixels = self.preprocess(images, exif=exif)
-        features = np.concatenate([self.image_features(image[None]) for image in pixels])
+        """Embeddings of images, (B, projection width), each as it is alone."""
+        each = self._encoded(self.preprocess(images, exif=exif))
+        be, projector = self.backend, self.params.image_projector
+        features = np.concatenate([be.to_numpy(be.linear(x, projector)) for _, x in each])
         return ops.l2_normalize(features) if normalize else features
 
     def encode_text(self, texts: str | Sequence[str], *, normalize: bool = True) -> HostArray:
@@ -230,6 +239,20 @@ def frame(texts: Iterable[str], prompt: str) -> list[str]:
     if not isinstance(prompt, str) or "{}" not in prompt:
         raise ConfigError(f"the prompt {prompt!r:.80} has no {{}} where the text belongs")
     return [prompt.replace("{}", text) for text in texts]
+
+
+def _batches(pixels: Iterable[HostArray], patch: int) -> Iterator[list[HostArray]]:
+    """Images (C, Y, X) in their order, as many at a time as PATCH_BATCH allows, at least one."""
+    batch: list[HostArray] = []
+    patches = 0
+    for image in pixels:
+        more = (image.shape[1] // patch) * (image.shape[2] // patch)
+        if batch and patches + more > PATCH_BATCH:
+            yield batch
+            batch, patches = [], 0
+        batch.append(image)
+        patches += more
+    yield batch
 
 
 def _stack(pixels: Sequence[HostArray]) -> HostArray:

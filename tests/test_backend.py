@@ -172,7 +172,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return DeviceArray(getattr(ufunc, method)(*map(to_host, args), **kwargs))
 
     def __array_function__(self, function: Any, _: Any, args: Any, kwargs: Any) -> Any:
-        assert function is np.broadcast_to
+        assert function in (np.broadcast_to, np.concatenate)
         return DeviceArray(function(*map(to_host, args), **kwargs))
 
     def __getitem__(self, index: Any) -> Any:
@@ -190,6 +190,8 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 def to_host(value: Any) -> Any:
+    if isinstance(value, list):
+        return list(map(to_host, value))
     return value.host if isinstance(value, DeviceArray) else value
 
 

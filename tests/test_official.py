@@ -106,9 +106,9 @@ def check_features(features: Array, shape: tuple[int, int], figures: list[list[f
     np.testing.assert_allclose(found, expected, rtol=0, atol=ATOL, err_msg=HINT)
 
 
-def not_causal(be: Any, *block: Any, causal: bool, **options: Any) -> Array:
+def not_causal(be: Any, *block: Any, **options: Any) -> Array:
     """A block in which every token sees every other one: the mistake text-noncausal."""
-    return layers.block(be, *block, causal=False, **options)
+    return layers.block(be, *block, **{**options, "causal": False})
 
 
 def readings(model: LiT, pixel_values: Array, input_ids: Array) -> dict[str, Array]:

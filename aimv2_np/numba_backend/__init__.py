@@ -112,10 +112,11 @@ def _transformer(
     eps: float,
     *,
     isa: InstructionSet,
+    lengths: Sequence[int] | None = None,
     causal: bool = False,
     key_mask: Array | None = None,
 ) -> Array:
-    """layers.transformer, fused: (B, N, D) to (B, N, D)."""
+    """layers.transformer, fused: (B, N, D) to (B, N, D); `lengths` of what lies packed in one."""
     batch, tokens, width = x.shape
     flat = transformer(
         x.reshape(-1, width),
@@ -124,7 +125,7 @@ def _transformer(
         eps,
         isa,
         thread_count(),
-        lengths=[tokens] * batch,
+        lengths=[tokens] * batch if lengths is None else list(lengths),
         causal=causal,
         key_mask=None if key_mask is None else np.asarray(key_mask),
     )
