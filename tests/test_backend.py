@@ -51,7 +51,13 @@ def test_the_numpy_backend_is_the_table_with_nothing_replaced() -> None:
     for name in ("patch_embed", "rms_norm", "linear", "silu", "softmax", "attention"):
         assert getattr(backends.NUMPY, name) is getattr(ops, name)
     assert backends.NUMPY.block is layers.block
-    assert backends.get_backend("auto") is backends.NUMPY
+    assert backends.get_backend("numpy") is backends.NUMPY
+
+
+def test_auto_is_numba_and_in_float64_numpy() -> None:
+    assert backends.get_backend("auto").name == "numba"
+    assert load_with().backend.name == "numba"
+    assert load_with(dtype="float64").backend is backends.NUMPY
 
 
 @pytest.mark.usefixtures("_plugins")
@@ -99,7 +105,7 @@ def test_dtypes_and_devices_that_numpy_does_not_have() -> None:
         with pytest.raises(
             aimv2_np.BackendUnavailable, match=f"float32 or float64, not in '{dtype}"
         ):
-            load_with(dtype=dtype)
+            load_with(backend="numpy", dtype=dtype)
     with pytest.raises(aimv2_np.BackendUnavailable, match="runs on the CPU"):
         load_with(backend="numpy", device=0)
 
@@ -120,7 +126,7 @@ def test_a_dtype_that_numpy_lacks_is_float32_on_the_host(dtype: str, tmp_path: P
     """Every method works, and gives what the same computation in float32 gives."""
     image = np.random.default_rng(1).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     pixels, texts = np.ones((1, 3, 28, 56)), ["a cat", "two dogs"]
-    plain, wide = load_with(), load_with(backend=plain_bfloat16(), dtype=dtype)
+    plain, wide = load_with(backend="numpy"), load_with(backend=plain_bfloat16(), dtype=dtype)
     assert (wide.dtype, wide.info["dtype"]) == (dtype, dtype)
     assert f", {dtype}, wide" in repr(wide)
     for run in (

@@ -494,4 +494,4 @@ def test_the_model_says_what_it_is() -> None:
     model = aimv2_np.load(GOLDEN / "lit" / "transformers-sharded")
     assert model.info["layout"] == "transformers-sharded"
     assert model.info["stored"] == {"F32": 52}
-    assert "float32, numpy" in repr(model)
+    assert "float32, numba" in repr(model)

@@ -149,7 +149,7 @@ def test_no_images(backend: str, dtype: str) -> None:
 def test_a_vision_model_with_a_pooling_head() -> None:
     """Its embedding is the pooling head's; the golden image-text model's encoder has one."""
     lit = aimv2_np.load(GOLDEN / "lit" / "transformers")
-    parts = lit.vision.config, lit.vision.params, NUMPY, "float32"
+    parts = lit.vision.config, lit.vision.params, lit.backend, "float32"
     model = aimv2_np.VisionPipeline(*parts, processor=lit.processor, info=lit.info)
     images = pictures((60, 50), (42, 70))
     pooled = [model(image[None]).pooler_output for image in model.preprocess(images)]
