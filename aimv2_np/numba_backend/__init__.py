@@ -35,13 +35,13 @@ from .edges import (
     pack_patches,
     patch_embed,
 )
-from .formats import DTYPES
+from .formats import DTYPES, TEXT_DTYPE
 from .isa import InstructionSet, choose
 from .packing import pack, pack_blocks
 from .pool import thread_count
 from .transformer import transformer
 
-__all__ = ["make_backend", "warm_up"]
+__all__ = ["backend_for", "make_backend", "warm_up"]
 
 Array = Any
 
@@ -63,6 +63,11 @@ def make_backend(device: int | str | None = None) -> Backend:
             f"Numba has nowhere to keep compiled code: {error}; set NUMBA_CACHE_DIR to a folder "
             "that can be written to"
         ) from error
+    return backend_for(isa)
+
+
+def backend_for(isa: InstructionSet) -> Backend:
+    """The backend for an instruction set; tests make those that this processor lacks, too."""
     return replace(
         NUMPY,
         name="numba",
@@ -99,7 +104,9 @@ def _prepare(params: Any, dtype: str, *, isa: InstructionSet) -> Any:
     if isinstance(params, VisionParams):
         patches: Any = pack_patches(params.patch_weight, isa)
         params = params._replace(patch_weight=patches)
-    elif dtype != "float32":
+        return params._replace(blocks=pack_blocks(params.blocks, isa, dtype))
+    dtype = TEXT_DTYPE[dtype]
+    if dtype != "float32":
         params = params._replace(text_embedding=halve(params.text_embedding))
     return params._replace(blocks=pack_blocks(params.blocks, isa, dtype))
 

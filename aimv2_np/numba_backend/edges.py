@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 Array = Any  # NumPy's
-_ROWS = 1024  # of a table that are rounded at a time
+_ROWS = 64  # of a table that are rounded at a time: little enough that memory is used again
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..errors import BackendUnavailable
 
@@ -50,12 +51,13 @@ INSTRUCTION_SETS = (  # the best first; 32 registers, but AVX2 and plain: 16
 )
 
 
-def features() -> set[str]:
+@lru_cache
+def features() -> frozenset[str]:
     """Of this processor, in LLVM's words."""
     from llvmlite import binding
 
     found = {name for name, there in binding.get_host_cpu_features().items() if there}
-    return found | ({"neon"} if platform.machine() in ("arm64", "aarch64") else set())
+    return frozenset(found) | ({"neon"} if platform.machine() in ("arm64", "aarch64") else set())
 
 
 def choose() -> InstructionSet:

@@ -292,7 +292,7 @@ def from_lanes(panels, rows):
             rows[token, channel] = panels[panel, channel, lane]
 
 
-def pack(thread, threads, counters, matrix, width, packed, lanes, first, lane, inverses):
+def pack(thread, threads, counters, matrix, width, packed, sums, lanes, first, lane, inverses):
     """Rows of weights (O, width) as packed (blocks, words, ROWS, CHANNELS), in the stored format.
 
     Output `row` is number `first + row` of those that fill `lanes` lanes of a block, from lane
@@ -306,6 +306,8 @@ def pack(thread, threads, counters, matrix, width, packed, lanes, first, lane, i
             for k in range(width):
                 number = encode(number_at(matrix + 4 * (row * width + k)), inverses[row])
                 packed[block, k // CHANNELS, lane + inside, k % CHANNELS] = number
+                if SCALED:
+                    sums[block, lane + inside] += number
         begin = next_task(counters, 0) * lanes
 
 

@@ -24,7 +24,7 @@ from ..weights.safetensors_file import SafetensorsFile, read_safetensors
 from ..weights.tree import HeadParams, LiTParams, TextParams, VisionParams
 from ..writing import written_whole
 from .edges import PackedPatches
-from .formats import DTYPES, format_of
+from .formats import DTYPES, TEXT_DTYPE, format_of
 from .isa import FORCE, InstructionSet
 from .packing import PackedBlocks, PackedMatrix, packed_shape
 
@@ -110,7 +110,7 @@ def read_packed(path: Path, isa: InstructionSet) -> Packed:
         projection, image, text = config.projection_dim, config.vision, config.text
         params = LiTParams(
             vision=_vision(read.below("vision."), image),
-            text=_text(read.below("text."), text),
+            text=_text(replace(read.below("text."), dtype=TEXT_DTYPE[dtype]), text),
             image_projector=read("image_projector", projection, image.hidden_size),
             text_projector=read("text_projector", projection, text.hidden_size),
             log_logit_scale=read("log_logit_scale"),

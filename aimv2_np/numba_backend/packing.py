@@ -7,7 +7,7 @@ a scale per output; where tokens are unsigned bytes, also what their offset of 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,24 @@ def aligned_zeros(*shape: int, dtype: Any = np.float32) -> Array:
     memory = np.zeros(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def arena(size: int) -> Callable[..., Array]:
+    """`aligned_zeros` out of one large array, for which the system has large pages."""
+    memory, used = aligned_zeros(size, dtype=np.uint8), 0
+
+    def take(*shape: int, dtype: Any) -> Array:
+        nonlocal used
+        start, used = used, used + room(shape, np.dtype(dtype))
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return memory[start : start + nbytes].view(dtype).reshape(shape)
+
+    return take
+
+
+def room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Bytes of an array in whole cache lines."""
+    return -(-int(np.prod(shape)) * dtype.itemsize // 64) * 64
 
 
 @dataclass(frozen=True)
@@ -72,17 +90,23 @@ def packed_shape(
 
 
 def pack(
-    matrices: Sequence[Array], isa: InstructionSet, dtype: str, *, paired: bool = False
+    matrices: Sequence[Array],
+    isa: InstructionSet,
+    dtype: str,
+    *,
+    paired: bool = False,
+    new: Callable[..., Array] = aligned_zeros,
 ) -> PackedMatrix:
     """Matrices (O, K) one below the other; or two of one shape `paired`: each block holds half of
-    its rows of one, then the same of the other.
+    its rows of one, then the same of the other. `new` gives the memory.
     """
     form = format_of(isa, dtype)
     lanes = isa.rows // 2 if paired else isa.rows
     count = len(matrices[0]) if paired else sum(len(m) for m in matrices)
     shape = packed_shape(count, matrices[0].shape[1], isa, form, paired=paired)
-    packed = aligned_zeros(*shape, dtype=form.weights)
-    scales = np.zeros((shape[0], isa.rows) if form.scaled else (0, 0), np.float32)
+    packed = new(*shape, dtype=form.weights)
+    outputs = (shape[0], isa.rows) if form.scaled else (0, 0)
+    scales, sums = np.zeros(outputs, np.float32), np.zeros(outputs, np.int32)
     first = lane = 0
     for matrix in matrices:
         matrix = np.ascontiguousarray(matrix, np.float32)
@@ -93,10 +117,12 @@ def pack(
             kernels_for(isa, dtype).pack,
             thread_count(),
             np.zeros((1, 16), np.int64),
-            *(matrix.ctypes.data, matrix.shape[1], packed, lanes, first, lane, inverses),
+            *(matrix.ctypes.data, matrix.shape[1], packed, sums, lanes, first, lane, inverses),
         )
         first, lane = (0, lanes) if paired else (first + len(matrix), 0)
-    return PackedMatrix(packed, scales.reshape(-1), _offsets(packed))
+    # Unsigned bytes are 128 more than the token they stand for: that adds 128 · Σ weights to a sum.
+    offsets = 128 * sums if form.channels == 4 else 0 * sums
+    return PackedMatrix(packed, scales.reshape(-1), offsets.reshape(-1))
 
 
 def _scale(matrix: Array, scales: Array, first: int) -> Array:
@@ -106,14 +132,6 @@ def _scale(matrix: Array, scales: Array, first: int) -> Array:
     scales[places // scales.shape[1], places % scales.shape[1]] = largest / np.float32(127)
     with np.errstate(divide="ignore"):
         return np.where(largest > 0, np.float32(127) / largest, np.float32(0))
-
-
-def _offsets(packed: Array) -> Array:
-    """What 128 on every token adds to each output's sum, if tokens are unsigned bytes."""
-    if packed.dtype != np.int8:
-        return np.zeros(0, np.int32)
-    per_output = packed.sum(axis=(1, 3), dtype=np.int32)
-    return (128 if packed.shape[3] == 4 else 0) * per_output.reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -168,15 +186,30 @@ class PackedBlocks(Sequence[BlockParams]):
 
 def pack_blocks(blocks: Sequence[BlockParams], isa: InstructionSet, dtype: str) -> PackedBlocks:
     """Every block's weights packed, one block after the other: never two are in memory unpacked."""
+    new = None
 
     def packed(block: BlockParams) -> tuple[Array, _Four, int]:
+        nonlocal new
+        new = new or arena(len(blocks) * _block_size(block, isa, dtype))
         four = (
-            pack(block.qkv, isa, dtype),
-            pack([block.proj], isa, dtype),
-            pack([block.fc1, block.fc3], isa, dtype, paired=True),
-            pack([block.fc2], isa, dtype),
+            pack(block.qkv, isa, dtype, new=new),
+            pack([block.proj], isa, dtype, new=new),
+            pack([block.fc1, block.fc3], isa, dtype, paired=True, new=new),
+            pack([block.fc2], isa, dtype, new=new),
         )
         return np.stack([block.norm_1, block.norm_2]), four, len(block.fc1)
 
     norms, matrices, hidden = zip(*map(packed, blocks), strict=True)
     return PackedBlocks(np.stack(norms), matrices, hidden[0], dtype)
+
+
+def _block_size(block: BlockParams, isa: InstructionSet, dtype: str) -> int:
+    """Bytes of a block's packed weights."""
+    form, hidden, width = format_of(isa, dtype), len(block.fc1), len(block.norm_1)
+    shapes = [
+        packed_shape(3 * width, width, isa, form),
+        packed_shape(width, width, isa, form),
+        packed_shape(hidden, width, isa, form, paired=True),
+        packed_shape(width, hidden, isa, form),
+    ]
+    return sum(room(shape, form.weights) for shape in shapes)

@@ -295,6 +295,20 @@ def test_a_whole_model_agrees_with_numpy(models: Any) -> None:
         np.testing.assert_allclose(numba, numpy, rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.9999), ("int8", 0.999)])
+def test_narrow_weights_change_little(dtype: str, least: float) -> None:
+    """Of the packaged model, which was trained: the samples and their words."""
+    models = [aimv2_np.load("emoji-lit", dtype=d) for d in ("float32", dtype)]
+    words, pictures = list(aimv2_np.samples()), list(aimv2_np.samples().values())
+    prompts = [f"a photo of {word}" for word in words]
+    exact, narrow = ((m.encode_image(pictures), m.encode_text(prompts)) for m in models)
+    for one, other in zip(exact, narrow, strict=True):
+        assert (one * other).sum(axis=1).min() >= least
+    chosen = [(images @ texts.T).argmax(axis=1) for images, texts in (exact, narrow)]
+    assert np.mean(chosen[0] == chosen[1]) >= 0.99
+    assert not np.array_equal(exact[0], narrow[0])
+
+
 def test_a_trace_runs_the_composed_form_on_unpacked_weights(models: Any) -> None:
     picture = aimv2_np.samples()["cat"]
     numpy, numba = (model.trace(picture, "a cat") for model in models)

@@ -53,7 +53,7 @@ def test_weights_are_mapped_not_copied(folders: dict[str, Path], dtype: str) -> 
             assert not matrix.weights.flags.owndata
             assert not matrix.weights.flags.writeable
     sizes = {d: (folder / PACKED).stat().st_size for d, folder in folders.items()}
-    assert sizes["int8"] < 0.7 * sizes["bfloat16"] < 0.42 * sizes["float32"]
+    assert sizes["int8"] < 0.9 * sizes["bfloat16"] < 0.5 * sizes["float32"]
 
 
 def test_a_vision_only_model_and_one_without_learned_positions(tmp_path: Path) -> None:
