@@ -17,8 +17,9 @@ import numpy as np
 
 from . import layers, ops
 from .errors import BackendUnavailable
+from .weights.tree import with_blocks
 
-__all__ = ["AUTO", "NUMPY", "Backend", "available_backends", "get_backend"]
+__all__ = ["AUTO", "NUMPY", "Backend", "available_backends", "get_backend", "host_dtype"]
 
 ENTRY_POINT_GROUP = "aimv2_np.backends"
 AUTO = "numpy"  # what "auto" stands for on a CPU, until the Numba kernels are complete
@@ -27,7 +28,8 @@ Op = Callable[..., Any]
 
 
 def _as_they_are(params: Any, dtype: str) -> Any:
-    return params
+    """All blocks at once: arrays that look into the files, or were converted once and for all."""
+    return with_blocks(params, tuple)
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,13 @@ class Backend:
     `attention_pool`, are where a fast backend fuses: they take the backend itself first, and their
     defaults compose the finer ones. A trace always runs the composed form, so that every activation
     exists.
+
+    `dtypes` are names that a user passes to `load`. They may be ones that NumPy lacks or that stand
+    for more than an array's dtype, "bfloat16" and "int8": on the host everything is then float32.
+
+    `prepare` gets parameters in `host_dtype(dtype)` whose blocks are yet unread, so that one after
+    the other can be packed or uploaded: `with_blocks(params, lambda blocks: tuple(map(pack,
+    blocks)))` of weights/tree.py. Reading them finds what is wrong with a file, so it must do so.
 
     Parameters are what `prepare` returned. Activations are what `asarray` and the ops return; they
     must support `+`, `*`, `@`, indexing, `reshape`, `swapaxes` and NumPy's `broadcast_to`. Token
@@ -67,6 +76,11 @@ class Backend:
 
 
 NUMPY = Backend("numpy", dtypes=("float32", "float64"))
+
+
+def host_dtype(dtype: str) -> np.dtype[Any]:
+    """In which NumPy holds pixels, positions and parameters of a model that computes in `dtype`."""
+    return np.dtype(dtype if dtype in ("float16", "float32", "float64") else "float32")
 
 
 def _plugins() -> dict[str, EntryPoint]:

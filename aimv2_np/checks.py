@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .config import NATIVE_PATCHES, TextConfig, VisionConfig
 from .errors import AIMv2Error, ImageError, TokenizerError, warn
@@ -24,7 +24,7 @@ def _as_array(value: Any, error: type[AIMv2Error], expected: str) -> Array:
 
 
 def check_pixels(
-    values: ArrayLike, config: VisionConfig, dtype: str, *, interpolate: bool
+    values: ArrayLike, config: VisionConfig, dtype: DTypeLike, *, interpolate: bool
 ) -> Array:
     """Preprocessed images as a new (B, C, Y, X) array in `dtype` that fits the model.
 

@@ -75,10 +75,13 @@ def _where_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_DTYPE = "float32 (default), float64 (numpy only), or another that the backend offers"
+
+
 def _compute_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it is computed")
     group.add_argument("--backend", default="auto", help="auto, numpy, numba or a plug-in's name")
-    group.add_argument("--dtype", default="float32", help="float32 (default) or float64")
+    group.add_argument("--dtype", default="float32", help=_DTYPE)
 
 
 def _quiet_option(parser: argparse.ArgumentParser) -> None:
@@ -197,6 +200,25 @@ def _trace(parser: argparse.ArgumentParser) -> None:
     _where_options(parser)
 
 
+def _dtype_option(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "int8"], help=what)
+
+
+def _pack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="name, hub id, folder or file")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="a new or empty folder")
+    _dtype_option(parser, "of the packed weights (default: float32)")
+    parser.add_argument("--force", action="store_true", help="write into a folder with files in it")
+    _json_option(parser)
+    _quiet_option(parser)
+    _where_options(parser)
+
+
+def _warmup(parser: argparse.ArgumentParser) -> None:
+    _dtype_option(parser, "whose kernels to compile (default: all three)")
+    _json_option(parser)
+
+
 def _json_only(parser: argparse.ArgumentParser) -> None:
     _json_option(parser)
 
@@ -262,14 +284,23 @@ aimv2-np trace emoji-lit --list
 aimv2-np trace emoji-lit --image cat.png --text "a cat" --out trace.safetensors
 aimv2-np trace large-patch14-224 --image cat.jpg --names '*.resid_post' --out x.safetensors""",
     ),
+    "pack": (
+        "cli_pack:pack",
+        "MODEL --out FOLDER [options]",
+        "write weights as the Numba kernels want them, so that a later load only maps them",
+        _pack,
+        """\
+aimv2-np pack large-patch14-224-lit --dtype bfloat16 --out lit-bfloat16
+aimv2-np classify cat.jpg --texts cat dog --model ./lit-bfloat16""",
+    ),
     "warmup": (
         "cli_warmup:warmup",
         "[options]",
         "compile the Numba kernels for this processor, so that no later run waits for them",
-        _json_only,
+        _warmup,
         """\
 aimv2-np warmup
-aimv2-np warmup --json""",
+aimv2-np warmup --dtype bfloat16 --json""",
     ),
     "doctor": (
         "doctor:main",

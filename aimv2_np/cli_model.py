@@ -35,7 +35,7 @@ from .trace import Recorder, activation_names
 if TYPE_CHECKING:
     from .loader import Opened
 
-__all__ = ["classify", "embed", "opened", "trace"]
+__all__ = ["classify", "embed", "opened", "trace", "where"]
 
 MOST_SHOWN = 10  # texts per image on the screen, unless --top says otherwise
 MANY = 4  # images from which on a progress bar is worth a line
@@ -44,7 +44,7 @@ MANY = 4  # images from which on a progress bar is worth a line
 # ---------------------------------------------------------------------------- models
 
 
-def _where(args: argparse.Namespace) -> dict[str, Any]:
+def where(args: argparse.Namespace) -> dict[str, Any]:
     """The options that say where a model comes from, as `load` and `open_model` take them."""
     return {
         "num_heads": args.num_heads,
@@ -57,7 +57,7 @@ def _where(args: argparse.Namespace) -> dict[str, Any]:
 
 def opened(args: argparse.Namespace) -> Opened:
     """The model of a command line, its weights unread."""
-    return open_model(args.model, **_where(args))
+    return open_model(args.model, **where(args))
 
 
 def _name(args: argparse.Namespace) -> str:
@@ -67,7 +67,7 @@ def _name(args: argparse.Namespace) -> str:
 
 def _loaded(args: argparse.Namespace) -> VisionPipeline | LiTPipeline:
     """The model of a command line, with a note where none was chosen."""
-    model = load(_name(args), backend=args.backend, dtype=args.dtype, **_where(args))
+    model = load(_name(args), backend=args.backend, dtype=args.dtype, **where(args))
     if args.model is None:
         text = f"{KNOWS}; for photographs add --model {FOR_PHOTOGRAPHS}"
         note(f"{PROGRAM}: note: {text}", quiet=args.quiet)

@@ -16,10 +16,11 @@ def warmup(args: argparse.Namespace) -> int:
 
     get_backend("numba")  # its errors say what is missing
     from .numba_backend import warm_up
+    from .numba_backend.formats import DTYPES
     from .numba_backend.isa import choose
 
     isa, began = choose(), time.perf_counter()
-    compiled = warm_up(isa)
+    compiled = warm_up(isa, [args.dtype] if args.dtype else DTYPES)
     seconds = time.perf_counter() - began
     if args.json:
         echo_json({"instruction_set": isa.name, "compiled": compiled, "seconds": round(seconds, 3)})

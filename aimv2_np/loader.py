@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .backend import Backend, get_backend
+from .backend import Backend, get_backend, host_dtype
 from .config import OFFICIAL, LiTConfig, VisionConfig
 from .config_sources import resolve_config
 from .errors import BackendUnavailable, CheckpointError, ConfigError
@@ -102,8 +100,10 @@ def load(
             a .safetensors, .safetensors.index.json or .msgpack file. An existing path comes first.
         backend: `"auto"`, `"numpy"`, or a plug-in's name (`available_backends()`).
         device: which device of that backend.
-        dtype: in which to compute, `"float32"` or `"float64"` with NumPy. Weights stored
-            otherwise are converted; weights stored in it are used where they lie in the file.
+        dtype: in which to compute, `"float32"` or `"float64"` with NumPy; another backend may
+            offer others (`Backend.dtypes`), such as `"bfloat16"` and `"int8"`, which take and
+            return float32. Weights stored otherwise are converted; with NumPy, those stored in it
+            are used where they lie in the file.
         num_heads: for weights without config.json whose head width is not 128; a pair
             (vision, text) for an image-text model.
         check: read all weights and refuse NaN and infinity.
@@ -136,8 +136,7 @@ def load(
     )
     if check and (bad := opened.checkpoint.nonfinite()):
         raise CheckpointError(f"{opened.files.name}: NaN or infinity in {', '.join(bad)}")
-    host_dtype = np.dtype("float64" if dtype == "float64" else "float32")
-    params = build_params(opened.checkpoint, opened.config, host_dtype)
+    params = build_params(opened.checkpoint, opened.config, host_dtype(dtype))
     return _pipeline(opened, (opened.config, be.prepare(params, dtype), be, dtype))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import layers
-from .backend import NUMPY, Backend
+from .backend import NUMPY, Backend, host_dtype
 from .checks import check_pixels, check_tokens
 from .config import LiTConfig, TextConfig, VisionConfig
 from .errors import ConfigError
@@ -67,7 +67,7 @@ class VisionEncoder(Encoder[VisionConfig, VisionParams]):
     ) -> tuple[Array, Array | None]:
         """Pixels (B, C, Y, X) to patch features (B, N, D) and, with a head, (B, D)."""
         be, c, p = self.backend, self.config, self.params
-        host = check_pixels(pixel_values, c, self.dtype, interpolate=interpolate)
+        host = check_pixels(pixel_values, c, host_dtype(self.dtype), interpolate=interpolate)
         pixels = be.asarray(tap("pixel_values", host), self.dtype)
         tap = tap.scope("vision.")
         x = tap("patch_embed", be.patch_embed(pixels, p.patch_weight, p.patch_bias))  # (B, N, D)
@@ -87,7 +87,7 @@ class VisionEncoder(Encoder[VisionConfig, VisionParams]):
         if table is not None and rows == columns == c.grid_size:
             return table
         if table is None:
-            host = sincos_positions(rows, columns, c.hidden_size, self.dtype)
+            host = sincos_positions(rows, columns, c.hidden_size, host_dtype(self.dtype))
         else:
             host = resample_positions(be.to_numpy(table), rows, columns)
         return be.asarray(host, self.dtype)

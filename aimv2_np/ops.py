@@ -85,19 +85,24 @@ def l2_normalize(x: Array) -> Array:
     return x / np.maximum(norm, x.dtype.type(1e-12))
 
 
-def patch_embed(pixels: Array, weight: Array, bias: Array) -> Array:
-    """A convolution whose kernel and stride are one patch, as a matrix product.
+def cut_patches(pixels: Array, patch: int) -> Array:
+    """Pixels (B, C, Y, X) as one row per patch, (B, N, C·P·P), row by row.
 
-    pixels (B, C, Y, X), weight (D, C, P, P), bias (D,) to (B, N, D): patches row by row; pixels
-    beyond the last whole patch are left out, as a convolution leaves them (aim/v1 PatchEmbed).
+    Pixels beyond the last whole patch are left out, as a convolution leaves them.
     """
     batch, channels, height, width = pixels.shape
-    patch = weight.shape[-1]
     rows, columns = height // patch, width // patch
     pixels = pixels[:, :, : rows * patch, : columns * patch]
     tiles = pixels.reshape(batch, channels, rows, patch, columns, patch)
-    patches = tiles.transpose(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)  # (B, N, C·P·P)
-    return linear(patches, weight.reshape(len(weight), -1), bias)
+    return tiles.transpose(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
+
+
+def patch_embed(pixels: Array, weight: Array, bias: Array) -> Array:
+    """A convolution whose kernel and stride are one patch, as a matrix product.
+
+    pixels (B, C, Y, X), weight (D, C, P, P), bias (D,) to (B, N, D) (aim/v1 PatchEmbed).
+    """
+    return linear(cut_patches(pixels, weight.shape[-1]), weight.reshape(len(weight), -1), bias)
 
 
 def embed_tokens(input_ids: Array, table: Array) -> Array:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,56 @@ def test_dtypes_and_devices_that_numpy_does_not_have() -> None:
             load_with(dtype=dtype)
     with pytest.raises(aimv2_np.BackendUnavailable, match="runs on the CPU"):
         load_with(backend="numpy", device=0)
+
+
+def plain_bfloat16() -> backends.Backend:
+    """Lists dtypes that NumPy lacks and computes in float32, strict about what it is given."""
+
+    def asarray(host: Any, dtype: str) -> Any:
+        assert dtype in ("bfloat16", "int8")
+        assert host.dtype == np.float32
+        return host
+
+    return replace(backends.NUMPY, name="wide", dtypes=("bfloat16", "int8"), asarray=asarray)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_a_dtype_that_numpy_lacks_is_float32_on_the_host(dtype: str, tmp_path: Path) -> None:
+    """Every method works, and gives what the same computation in float32 gives."""
+    image = np.random.default_rng(1).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    pixels, texts = np.ones((1, 3, 28, 56)), ["a cat", "two dogs"]
+    plain, wide = load_with(), load_with(backend=plain_bfloat16(), dtype=dtype)
+    assert (wide.dtype, wide.info["dtype"]) == (dtype, dtype)
+    assert f", {dtype}, wide" in repr(wide)
+    for run in (
+        lambda m: m.classify(image, texts).probabilities,
+        lambda m: m.patch_features(image),
+        lambda m: m(m.preprocess(image), *m.tokenize(texts)).logits_per_text,
+        lambda m: m.image_features(pixels, interpolate_positions=True),
+    ):
+        np.testing.assert_array_equal(run(wide), run(plain), strict=True)
+    wide.trace(image, texts).save(tmp_path / "trace.safetensors")
+    trace = aimv2_np.Trace.load(tmp_path / "trace.safetensors")
+    assert trace.metadata["dtype"] == dtype
+    assert trace["pixel_values"].dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_a_native_model_in_a_dtype_that_numpy_lacks(dtype: str) -> None:
+    """Its positions are computed on the host; too large a pixel is what float32 cannot hold."""
+    plain = load("vision-native", dtype="float32")
+    wide = aimv2_np.VisionEncoder(plain.config, plain.params, plain_bfloat16(), dtype)
+    pixels = np.random.default_rng(2).standard_normal((1, 3, 14 * 8, 14 * 14))
+    np.testing.assert_array_equal(
+        wide(pixels).last_hidden_state, plain(pixels).last_hidden_state, strict=True
+    )
+    with pytest.raises(aimv2_np.ImageError, match="too large for float32"):
+        wide(1e300 * pixels)
+
+
+def test_what_the_host_holds() -> None:
+    wanted = {"bfloat16": "float32", "int8": "float32", "float16": "float16", "float64": "float64"}
+    assert {name: backends.host_dtype(name).name for name in wanted} == wanted
 
 
 class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):

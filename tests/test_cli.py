@@ -366,6 +366,14 @@ def test_classify_refuses_a_vision_only_model(run):
     assert "vision-only" in one_error(err)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8", "float31"])
+def test_a_dtype_that_the_backend_lacks(run, dtype):
+    options = ("--texts", "a", "--backend", "numpy", "--dtype", dtype)
+    code, _, err = run("classify", CAT, *options)
+    assert code == 1
+    assert f"the numpy backend computes in float32 or float64, not in '{dtype}'" in one_error(err)
+
+
 def test_classify_with_an_unknown_backend(run):
     code, _, err = run("classify", CAT, "--texts", "a", "--backend", "abacus")
     assert code == 1

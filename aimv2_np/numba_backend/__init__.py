@@ -1,30 +1,43 @@
 """The backend "numba": AIMv2 on a CPU at the speed of its vector units.
 
-    kernels.py      what is computed, in plain Python
-    compiled.py     the same, compiled for an instruction set and kept on disk
+    kernels.py, attention.py   what is computed, in plain Python
+    words.py        how tokens are written and weights are read in each number format
+    formats.py      float32, bfloat16, int8
+    compiled.py     the kernels compiled for an instruction set and a format, and kept on disk
     intrinsics.py   the micro-kernel of all products, and what Numba cannot say
     isa.py          instruction sets and their tiles
     packing.py      weights, laid out for the micro-kernel at load
     pool.py         the threads
     transformer.py  buffers, and the one call that runs all blocks
+    edges.py        what runs before and after them
 
 README.md explains the loops in pictures and how to add an instruction set.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..backend import NUMPY, Backend
+from ..backend import NUMPY, Backend, host_dtype
 from ..errors import BackendUnavailable
-from ..weights.tree import BlockParams, LiTParams
+from ..weights.tree import BlockParams, LiTParams, VisionParams
 from .compiled import kernels_for
+from .edges import (
+    attention_pool,
+    embed_tokens,
+    halve,
+    linear,
+    pack_patches,
+    patch_embed,
+)
+from .formats import DTYPES
 from .isa import InstructionSet, choose
-from .packing import pack_blocks
+from .packing import pack, pack_blocks
 from .pool import thread_count
 from .transformer import transformer
 
@@ -44,7 +57,7 @@ def make_backend(device: int | str | None = None) -> Backend:
         raise BackendUnavailable(f"the numba backend runs on the CPU, not on {device!r}")
     isa = choose()
     try:
-        kernels_for(isa)  # compiles nothing yet
+        kernels_for(isa, "float32")  # compiles nothing yet
     except RuntimeError as error:  # Numba's, where it finds no folder for its cache
         raise BackendUnavailable(
             f"Numba has nowhere to keep compiled code: {error}; set NUMBA_CACHE_DIR to a folder "
@@ -53,26 +66,42 @@ def make_backend(device: int | str | None = None) -> Backend:
     return replace(
         NUMPY,
         name="numba",
-        dtypes=("float32",),
+        dtypes=DTYPES,
+        asarray=_asarray,
         prepare=partial(_prepare, isa=isa),
+        patch_embed=partial(patch_embed, isa=isa),
+        embed_tokens=embed_tokens,
+        attention_pool=attention_pool,
         transformer=partial(_transformer, isa=isa),
     )
 
 
-def warm_up(isa: InstructionSet) -> int:
+def warm_up(isa: InstructionSet, dtypes: Sequence[str] = DTYPES) -> int:
     """Compile every kernel that the cache on disk lacks; returns how many those were."""
     vector, square = np.ones(8, np.float32), np.ones((8, 8), np.float32)
     one = BlockParams(vector, (square,) * 3, square, vector, square, square, square)
-    transformer(square[:1], pack_blocks((one,), isa), 1, 1e-5, isa, 1, lengths=[1])
-    return len(kernels_for(isa).compiled)
+    for dtype in dtypes:
+        transformer(square[:1], pack_blocks((one,), isa, dtype), 1, 1e-5, isa, 1, lengths=[1])
+    linear(square, pack([square], isa, "float32"), vector, isa)  # the patch embedding's
+    return sum(len(kernels_for(isa, dtype).compiled) for dtype in {*dtypes, "float32"})
+
+
+def _asarray(host: Any, dtype: str) -> Array:
+    """Activations outside the blocks are float32, also where `dtype` is one that NumPy lacks."""
+    return np.asarray(host, host_dtype(dtype))
 
 
 def _prepare(params: Any, dtype: str, *, isa: InstructionSet) -> Any:
-    """The parameters with all blocks packed; everything else stays as it is."""
+    """The parameters with the large ones packed; everything else stays in float32."""
     if isinstance(params, LiTParams):
         vision, text = (_prepare(p, dtype, isa=isa) for p in (params.vision, params.text))
         return params._replace(vision=vision, text=text)
-    return params._replace(blocks=pack_blocks(params.blocks, isa))
+    if isinstance(params, VisionParams):
+        patches: Any = pack_patches(params.patch_weight, isa)
+        params = params._replace(patch_weight=patches)
+    elif dtype != "float32":
+        params = params._replace(text_embedding=halve(params.text_embedding))
+    return params._replace(blocks=pack_blocks(params.blocks, isa, dtype))
 
 
 def _transformer(

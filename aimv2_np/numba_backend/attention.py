@@ -17,24 +17,25 @@ _ONE, _ZERO, _MINUS_INFINITY = np.float32(1), np.float32(0), np.float32(-np.inf)
 _FINITE, _POSITIVE = np.float32(-3e38), np.float32(1e-30)
 
 
-def attend(q, k, v, head, query, first, length, causal, seen, scores, out):
+def attend(qk, values, head, query, first, length, causal, seen, scores, out):
     """ops.attention of one head for one panel of queries, KEYS keys at a time.
 
     keys ↓, queries →        scores (KEYS, PANEL) ── exp(score − maximum) ──→ weights, in place
     values · weights         out (E, PANEL), rescaled whenever a maximum grows
 
     `first`, `length`: the panel where the sequence starts, its tokens; `seen` (length or none):
-    False for keys that nobody sees.
+    False for keys that nobody sees. A step of the first product is PER channels, of the second
+    PER keys.
     """
     peak, total = splat(_MINUS_INFINITY), splat(_ZERO)
-    queries, rows = at(q, query, head, 0), len(out)
+    queries, steps, rows = at(qk[0], query, head, 0), qk.shape[3], len(out)
     for start in range(0, length, KEYS):
         panels = min(KEYS, length - start + PANEL - 1) // PANEL
         for panel in range(panels):
-            keys = at(k, first + start // PANEL + panel, head, 0)
+            keys = at(qk[1], first + start // PANEL + panel, head, 0)
             for row in range(0, PANEL, HEAD_ROWS):
                 place = at(scores, panel * PANEL + row)
-                scores_tile(rows, keys + 4 * row, queries, place, 0)
+                scores_tile(steps, keys + 4 * row, queries, place, 0)
         hide(scores, start, panels * PANEL, length, (query - first) * PANEL, causal, seen)
         peak, total, scale = soften(scores, panels * PANEL, peak, total)
         if start > 0:
@@ -42,9 +43,9 @@ def attend(q, k, v, head, query, first, length, causal, seen, scores, out):
                 store(at(out, row), load(at(out, row)) * scale)
         for row in range(0, rows, HEAD_ROWS):
             for panel in range(panels):
-                values = at(v, first + start // PANEL + panel, head, row)
-                weights = at(scores, panel * PANEL)
-                values_tile(PANEL, values, weights, at(out, row), start + panel)
+                some = at(values, first + start // PANEL + panel, head, row)
+                weights = at(scores, panel * PANEL // PER)
+                values_tile(PANEL // PER, some, weights, at(out, row), start + panel)
     inverse = splat(_ONE) / at_least(total, _POSITIVE)  # where nothing is seen, 0 · inverse
     for row in range(rows):
         store(at(out, row), load(at(out, row)) * inverse)
@@ -72,24 +73,30 @@ def soften(scores, keys, peak, total):
     top = at_least(highest, _FINITE)
     scale = exp(peak - top)
     total = total * scale
-    for key in range(keys):
-        weight = exp(load(at(scores, key)) - top)
-        store(at(scores, key), weight)
-        total = total + weight
+    for key in range(0, keys, PER):
+        one = exp(load(at(scores, key)) - top)
+        total = total + one
+        other = one
+        if PER == 2:
+            other = exp(load(at(scores, key + 1)) - top)
+            total = total + other
+        put(scores, key, one, other)
     return highest, total, scale
 
 
-def attend_all(crew, phase, width, qkv, tasks, sequences, causal, seen, context, scores, out):
+def attend_all(
+    crew, phase, width, qk, values, tasks, sequences, causal, seen, context, scores, out
+):  # fmt: skip
     """Self-attention of every head; a task is one panel of queries of one head."""
     counters, threads = crew
-    heads = qkv.shape[2]
+    heads = qk.shape[2]
     task = next_task(counters, phase)
     while task < len(tasks) * heads:
         query, head = divmod(task, heads)
         sequence = tasks[query]
         first, length, token = sequences[sequence]
         keys = seen[sequence] if len(seen) > 0 else seen.reshape(-1)
-        attend(qkv[0], qkv[1], qkv[2], head, query, first, length, causal, keys, scores, out)
+        attend(qk, values, head, query, first, length, causal, keys, scores, out)
         position = (query - first) * PANEL
         give_back(out, width, context, head, token + position, min(PANEL, length - position))
         task = next_task(counters, phase)
@@ -99,11 +106,12 @@ def attend_all(crew, phase, width, qkv, tasks, sequences, causal, seen, context,
 def give_back(out, width, context, head, token, count):
     """One head's sums for some tokens, from the one on, to where tokens lie without gaps."""
     panel, lane = divmod(token, PANEL)
-    if lane == 0 and count == PANEL:
-        for row in range(width):
-            store(at(context, panel, head * width + row), load(at(out, row)))
+    if lane == 0 and count == PANEL and width % PER == 0:
+        for row in range(0, width, PER):
+            one, other = load(at(out, row)), load(at(out, row + PER - 1))
+            put(context[panel], head * width + row, one, other)
     else:
         for row in range(width):
             for i in range(count):
                 to, there = divmod(token + i, PANEL)
-                context[to, head * width + row, there] = out[row, i]
+                place(context[to], head * width + row, there, out[row, i])

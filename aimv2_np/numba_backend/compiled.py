@@ -1,9 +1,9 @@
-"""kernels.py and attention.py compiled for an instruction set, and kept on disk.
+"""kernels.py, attention.py and words.py compiled for an instruction set and a number format.
 
-Each instruction set gets its own copies of the kernels, whose global names hold its constants and
+Each pair of these gets its own copies of the kernels, whose global names hold its constants and
 micro-kernels: no closures, which Numba's cache on disk cannot tell apart. A copy's name carries the
-instruction set and a digest of the sources, so that neither another tile nor an older version of
-any file is ever taken from the cache.
+pair and a digest of the sources, so that neither another tile nor an older version of any file is
+ever taken from the cache.
 """
 
 from __future__ import annotations
@@ -18,39 +18,60 @@ from typing import Any
 from numba import njit
 from numba.core import event
 
-from . import attention, kernels
+from . import attention, kernels, words
+from .formats import Format, format_of
 from .intrinsics import make_microkernel
 from .isa import InstructionSet
-from .vectors import make_load, make_splat
+from .vectors import make_load, make_splat, make_widen
 
 __all__ = ["constants", "kernels_for"]
 
-_DEPTH = 512  # steps of K at a time: a block's weights, 12 to 24 KB, stay in first-level cache
+_DEPTH = 512  # words of K at a time: a block's weights, 12 to 24 KB, stay in first-level cache
 _GROUP = 8  # panels that a task computes: their pieces, 256 or 512 KB, stay in second-level cache
 _STACK = 4  # blocks of rows that a task computes, and that use those pieces again
 _KEYS = 64  # keys that attention takes at a time
 _RUN = 64  # squares that a norm sums before it adds them to the others
 _PATIENCE = 200  # looks at a counter before a waiting thread gives way
+_CALLED = ("run_blocks", "linear_all", "pack", "to_lanes", "from_lanes")  # from Python
 
 
-def constants(isa: InstructionSet) -> dict[str, int]:
-    """The capital names in kernels.py and attention.py."""
+def constants(isa: InstructionSet, form: Format) -> dict[str, int]:
+    """The capital names in kernels.py, attention.py and words.py."""
     return {
         **{"PANEL": isa.panel, "ROWS": isa.rows, "HALF": isa.rows // 2},
         **{"DEPTH": _DEPTH, "GROUP": _GROUP, "STACK": _STACK},
         **{"HEAD_ROWS": isa.heads_rows, "KEYS": max(_KEYS, isa.panel)},
         **{"RUN": _RUN, "PATIENCE": _PATIENCE},
+        **{"CHANNELS": form.channels, "PER": form.per, "NARROW": form.weights.itemsize},
+        "SCALED": form.scaled,
+    }
+
+
+def _forms(form: Format) -> dict[str, str]:
+    """Which of the functions in words.py a format takes."""
+    scaled = {1: "not", 2: "to_halves", 4: "to_bytes"}
+    return {
+        "put": f"put_{form.per}",
+        "put_values": "put_1" if form.per == 1 else "put_values_2",
+        "place": f"place_{form.per}",
+        "place_values": "place_1" if form.per == 1 else "place_values_2",
+        "ready": "ready_widened" if form.widened else "ready_as_they_are",
+        "total": "total_of_integers" if form.scaled else "total_of_numbers",
+        "narrow": "narrow_" + scaled[form.channels if form.scaled else 1],
+        "encode": f"encode_{form.dtype}",
     }
 
 
 def _digest() -> str:
     """Of the sources that end up in compiled code."""
     here = Path(__file__).parent
-    files = ("attention", "compiled", "intrinsics", "isa", "kernels", "vectors")
+    files = (
+        *("attention", "compiled", "formats", "intrinsics", "isa", "kernels", "vectors", "words"),
+    )
     return hashlib.sha256(b"".join((here / f"{f}.py").read_bytes() for f in files)).hexdigest()[:12]
 
 
-def _announce(isa: InstructionSet) -> list[str]:
+def _announce(version: str, what: str) -> list[str]:
     """Say so, once, when something has to be compiled; a warm cache compiles nothing.
 
     Returns the list to which the names of what is compiled will be added.
@@ -59,12 +80,12 @@ def _announce(isa: InstructionSet) -> list[str]:
     class Notice(event.Listener):
         def on_start(self, compilation: Any) -> None:
             kernel = compilation.data["dispatcher"]
-            if not getattr(kernel, "__qualname__", "").endswith(f"_{isa.name}"):
+            if not getattr(kernel, "__qualname__", "").endswith(version):
                 return  # somebody else's
             compiled.append(kernel.__name__)
             if len(compiled) == 1:
                 print(
-                    f"aimv2_np: compiling the kernels for {isa.name}, once (about 10 s)",
+                    f"aimv2_np: compiling the kernels for {what}, once (about 10 s)",
                     file=sys.stderr,
                 )
 
@@ -76,29 +97,51 @@ def _announce(isa: InstructionSet) -> list[str]:
     return compiled
 
 
+def _micro_kernels(isa: InstructionSet, form: Format) -> dict[str, Any]:
+    """The tiles of the format, and what else is made for a width of vectors."""
+    row = 4 * isa.panel  # bytes from a row of a panel to the next
+    product = form.dot, isa.rows, isa.vectors, isa.lanes
+    heads = form.heads_dot, isa.heads_rows, isa.vectors, isa.lanes
+    wider = "int8" if form.scaled else "bfloat16"
+    return {
+        "load": make_load(isa.panel),
+        "splat": make_splat(isa.panel),
+        "widen": make_widen(wider, isa.panel),
+        "widen_one": make_widen(wider, 1),
+        "product_tile": make_microkernel(*product, a_row=4, a_step=4 * isa.rows),
+        "scores_tile": make_microkernel(*heads, a_row=4, a_step=row),
+        "values_tile": make_microkernel(*heads, a_row=row // form.per, a_step=4),
+    }
+
+
+def _options(name: str) -> dict[str, Any]:
+    """How a function is compiled; what is only called by others needs no wrapper, a quarter less
+    to compile.
+    """
+    inner = name not in _CALLED
+    return {
+        **{"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}},
+        **{"no_cpython_wrapper": inner, "no_cfunc_wrapper": inner},
+    }
+
+
 @lru_cache
-def kernels_for(isa: InstructionSet) -> SimpleNamespace:
+def kernels_for(isa: InstructionSet, dtype: str) -> SimpleNamespace:
     """The compiled kernels by name; each compiles at its first call unless the cache has it.
 
     `compiled` lists those that had to be.
     """
-    tile = {"vectors": isa.vectors, "lanes": isa.lanes}
-    row = 4 * isa.panel  # bytes from a channel of a panel to the next
-    scope: dict[str, Any] = {
-        **vars(kernels),
-        **vars(attention),
-        **constants(isa),
-        "load": make_load(isa.panel),
-        "splat": make_splat(isa.panel),
-        "product_tile": make_microkernel(isa.rows, **tile, a_row=4, a_step=4 * isa.rows),
-        "scores_tile": make_microkernel(isa.heads_rows, **tile, a_row=4, a_step=row),
-        "values_tile": make_microkernel(isa.heads_rows, **tile, a_row=row, a_step=4),
-    }
-    version = f"{_digest()}_{isa.name}"
-    compiled = _announce(isa)
+    form = format_of(isa, dtype)
+    modules = (kernels, attention, words)
+    scope: dict[str, Any] = {}
+    for module in modules:
+        scope |= vars(module)
+    scope |= constants(isa, form) | _micro_kernels(isa, form)
+    version = f"{_digest()}_{isa.name}_{dtype}"
+    compiled = _announce(version, f"{isa.name}, {dtype}")
     definitions = [
         member
-        for module in (kernels, attention)
+        for module in modules
         for member in vars(module).values()
         if isinstance(member, FunctionType) and member.__module__ == module.__name__
     ]
@@ -106,8 +149,7 @@ def kernels_for(isa: InstructionSet) -> SimpleNamespace:
         copy = FunctionType(definition.__code__, scope, definition.__name__)
         copy.__qualname__ = f"{definition.__name__}_{version}"
         copy.__module__ = definition.__module__
-        scope[definition.__name__] = njit(
-            cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"}
-        )(copy)
+        scope[definition.__name__] = njit(**_options(definition.__name__))(copy)
+    scope |= {name: scope[which] for name, which in _forms(form).items()}
     found = {f.__name__: scope[f.__name__] for f in definitions}
     return SimpleNamespace(**found, load=scope["load"], compiled=compiled)

@@ -1,22 +1,25 @@
 """What Numba cannot say: the micro-kernel, and counters that threads share.
 
 The micro-kernel is written as LLVM code for one tile shape, so that every sum is a register of its
-own. It is the same loop for every instruction set; only the shape differs.
+own. It is the same loop for every instruction set and number format; only the shape differs, and
+the instruction that adds a word's products.
 
     C (rows × panel)  +=  A (rows × K)  ·  B (K × panel)
 
     for k:                         B[k]:  ░░░░░░░░ ░░░░░░░░   `vectors` loads: tokens
-        for row in rows:      A[row, k]:  ▓                   one number, sent to all lanes
+        for row in rows:      A[row, k]:  ▓                   one word, sent to all lanes
             C[row] += A · B       C[row]: ████████ ████████   stay in registers
 
-Tokens lie in the lanes: A broadcasts, B streams. A's strides are constants, because its three
-users know theirs: packed weights, keys and values.
+A step of K is a word of 32 bits: one float32, two bfloat16, two int16 or four int8 channels. Tokens
+lie in the lanes: A broadcasts, B streams. A's strides are constants, because its three users know
+theirs: packed weights, keys and values.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,19 +30,121 @@ from numba.extending import intrinsic
 
 from .vectors import splat
 
+__all__ = ["DOTS", "Dot", "make_microkernel"]
+
 _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _BYTE = ir.IntType(8).as_pointer()
-_UNROLL = 4
 
 
 def _constant(number: int) -> ir.Constant:
     return ir.Constant(_I64, number)
 
 
+# ---------------------------------------------------------------------------- a step of K
+
+
+@dataclass(frozen=True)
+class Dot:
+    """How the products of two words are added to a sum."""
+
+    channels: int  # in a word
+    sum: Any  # LLVM's type of a sum
+    add: Callable[[ir.IRBuilder, Any, Any, Any], Any]  # builder, weights, tokens, sums -> sums
+    unroll: int = 4  # steps in the loop's body; LLVM reorders sums of integers over several of them
+
+
+def _call(b: ir.IRBuilder, name: str, *arguments: Any, returns: Any = None) -> Any:
+    """A call of one of LLVM's own functions."""
+    kind = ir.FunctionType(returns or arguments[0].type, [a.type for a in arguments])
+    return b.call(cgutils.get_or_insert_function(b.module, kind, name), arguments)
+
+
+def _as(b: ir.IRBuilder, words: Any, element: Any) -> Any:
+    """The same bits as a vector of as many other elements."""
+    return b.bitcast(words, ir.VectorType(element, words.type.count))
+
+
+def _number(b: ir.IRBuilder, weights: Any, tokens: Any, sums: Any) -> Any:
+    """float32: one product, one rounding."""
+    factors = (_as(b, x, _F32) for x in (weights, tokens))
+    return _call(b, f"llvm.fma.v{sums.type.count}f32", *factors, sums)
+
+
+def _shifted(b: ir.IRBuilder, words: Any, left: int, right: int, signed: bool = True) -> Any:
+    """A part of each word as int32: shifted to the top, then down."""
+    lanes = words.type.count
+    left_by, right_by = (ir.Constant(words.type, [n] * lanes) for n in (left, right))
+    return (b.ashr if signed else b.lshr)(b.shl(words, left_by), right_by)
+
+
+def _bfloats(b: ir.IRBuilder, weights: Any, tokens: Any, sums: Any) -> Any:
+    """Two bfloat16 channels as float32 numbers: what VDPBF16PS does, for machines without it."""
+    for part in ("lower", "upper"):
+        pair = []
+        for words in (weights, tokens):
+            if part == "lower":
+                bits = b.shl(words, ir.Constant(words.type, [16] * words.type.count))
+            else:
+                bits = b.and_(words, ir.Constant(words.type, [-65536] * words.type.count))
+            pair.append(_as(b, bits, _F32))
+        sums = _call(b, f"llvm.fma.v{sums.type.count}f32", *pair, sums)
+    return sums
+
+
+def _bfloats_avx512(b: ir.IRBuilder, weights: Any, tokens: Any, sums: Any) -> Any:
+    """VDPBF16PS (LLVM also knows it by its older signature, with words instead of pairs)."""
+    return _call(b, "llvm.x86.avx512bf16.dpbf16ps.512", sums, weights, tokens)
+
+
+def _halves(b: ir.IRBuilder, weights: Any, tokens: Any, sums: Any) -> Any:
+    """Two int16 channels; LLVM knows this pattern as VPMADDWD, or VPDPWSSD where that exists."""
+    lanes = sums.type.count
+    wide, half = ir.VectorType(_I32, 2 * lanes), ir.VectorType(ir.IntType(16), 2 * lanes)
+    left, right = (b.sext(b.bitcast(x, half), wide) for x in (weights, tokens))
+    products = b.mul(left, right)
+    undefined = ir.Constant(wide, ir.Undefined)
+    even, odd = (
+        b.shuffle_vector(
+            products,
+            undefined,
+            ir.Constant(ir.VectorType(_I32, lanes), list(range(first, 2 * lanes, 2))),
+        )
+        for first in (0, 1)
+    )
+    return b.add(sums, b.add(even, odd))
+
+
+def _bytes(b: ir.IRBuilder, weights: Any, tokens: Any, sums: Any) -> Any:
+    """Four channels, int8 weights and uint8 tokens: what VPDPBUSD does, for machines without it."""
+    for byte in range(4):
+        left = 24 - 8 * byte
+        factor = _shifted(b, weights, left, 24)
+        sums = b.add(sums, b.mul(factor, _shifted(b, tokens, left, 24, signed=False)))
+    return sums
+
+
+def _bytes_avx512(b: ir.IRBuilder, weights: Any, tokens: Any, sums: Any) -> Any:
+    """VPDPBUSD: unsigned bytes come first."""
+    return _call(b, "llvm.x86.avx512.vpdpbusd.512", sums, tokens, weights)
+
+
+DOTS = {
+    "number": Dot(1, _F32, _number),
+    "bfloats": Dot(2, _F32, _bfloats),
+    "bfloats_avx512": Dot(2, _F32, _bfloats_avx512),
+    "halves": Dot(2, _I32, _halves, unroll=1),
+    "bytes": Dot(4, _I32, _bytes, unroll=1),
+    "bytes_avx512": Dot(4, _I32, _bytes_avx512),
+}
+
+# ---------------------------------------------------------------------------- the tile
+
+
 @dataclass(frozen=True)
 class _Tile:
     """What the micro-kernel's loop consists of, for one shape; `b` builds LLVM code."""
 
+    dot: Dot
     rows: int
     vectors: int
     lanes: int
@@ -47,30 +152,33 @@ class _Tile:
     a_step: int  # from a step of K to the next
 
     @property
-    def vector(self) -> Any:
-        return ir.VectorType(_F32, self.lanes)
+    def words(self) -> Any:
+        return ir.VectorType(_I32, self.lanes)
+
+    @property
+    def sums(self) -> Any:
+        return ir.VectorType(self.dot.sum, self.lanes)
 
     @property
     def count(self) -> int:
         """Vectors of sums."""
         return self.rows * self.vectors
 
-    def place(self, b: ir.IRBuilder, base: Any, i: int) -> Any:
+    def place(self, b: ir.IRBuilder, base: Any, i: int, vector: Any) -> Any:
         """The address of vector i."""
-        return b.bitcast(b.gep(base, [_constant(4 * self.lanes * i)]), self.vector.as_pointer())
+        return b.bitcast(b.gep(base, [_constant(4 * self.lanes * i)]), vector.as_pointer())
 
     def step(self, b: ir.IRBuilder, at_a: Any, at_b: Any, sums: list[Any]) -> list[Any]:
         """The sums after one step of K."""
-        signature = ir.FunctionType(self.vector, [self.vector] * 3)
-        fma = cgutils.get_or_insert_function(b.module, signature, f"llvm.fma.v{self.lanes}f32")
-        tokens = [b.load(self.place(b, at_b, v), align=4) for v in range(self.vectors)]
+        places = [self.place(b, at_b, v, self.words) for v in range(self.vectors)]
+        tokens = [b.load(place, align=4) for place in places]
         after = []
         for row in range(self.rows):
             place = b.gep(at_a, [_constant(self.a_row * row)])
-            number = b.load(b.bitcast(place, _F32.as_pointer()), align=4)
-            weight = splat(b, number, self.lanes)
+            word = b.load(b.bitcast(place, _I32.as_pointer()), align=4)
+            weight = splat(b, word, self.lanes)
             for v in range(self.vectors):
-                after.append(b.call(fma, [weight, tokens[v], sums[row * self.vectors + v]]))
+                after.append(self.dot.add(b, weight, tokens[v], sums[row * self.vectors + v]))
         return after
 
     def loop(self, b: ir.IRBuilder, state: list[Any], by: int) -> list[Any]:
@@ -97,30 +205,32 @@ class _Tile:
 
     def whole(self, b: ir.IRBuilder, steps: Any, a: Any, tokens: Any, c: Any, resume: Any) -> None:
         """Sums from zero or from memory, all steps, sums to memory."""
-        before = b.block
+        before, places = b.block, [self.place(b, c, i, self.sums) for i in range(self.count)]
         go_on, start = (b.append_basic_block(name) for name in ("go_on", "start"))
         b.cbranch(b.icmp_signed("!=", resume, _constant(0)), go_on, start)
         b.position_at_end(go_on)
-        old = [b.load(self.place(b, c, i), align=4) for i in range(self.count)]
+        old = [b.load(place, align=4) for place in places]
         b.branch(start)
         b.position_at_end(start)
-        sums = [b.phi(self.vector) for _ in old]
+        sums = [b.phi(self.sums) for _ in old]
         for phi, value in zip(sums, old, strict=True):
-            phi.add_incoming(ir.Constant(self.vector, None), before)
+            phi.add_incoming(ir.Constant(self.sums, None), before)
             phi.add_incoming(value, go_on)
-        state = self.loop(b, [steps, a, tokens, *sums], _UNROLL)
-        _, _, _, *sums = self.loop(b, state, 1)
-        for i, value in enumerate(sums):
-            b.store(value, self.place(b, c, i), align=4)
+        state = [steps, a, tokens, *sums]
+        for by in sorted({self.dot.unroll, 1}, reverse=True):
+            state = self.loop(b, state, by)
+        _, _, _, *sums = state
+        for place, value in zip(places, sums, strict=True):
+            b.store(value, place, align=4)
 
 
-def make_microkernel(rows: int, vectors: int, lanes: int, a_row: int, a_step: int) -> Any:
+def make_microkernel(dot: str, rows: int, vectors: int, lanes: int, a_row: int, a_step: int) -> Any:
     """The kernel for one tile; `a_row`, `a_step`: bytes from a row of A, a step of K, to the next.
 
     Its arguments are addresses: steps (of K, at least 1), a, b, c, and whether c holds sums to go
-    on from. B moves on by one panel each step; C's rows lie one panel apart.
+    on from. B moves on by one panel of words each step; C's rows lie one panel apart.
     """
-    tile = _Tile(rows, vectors, lanes, a_row, a_step)
+    tile = _Tile(DOTS[dot], rows, vectors, lanes, a_row, a_step)
 
     @intrinsic
     def microkernel(typingctx, steps, a, b, c, resume):
@@ -133,6 +243,19 @@ def make_microkernel(rows: int, vectors: int, lanes: int, a_row: int, a_step: in
         return types.void(*[types.int64] * 5), codegen
 
     return microkernel
+
+
+# ---------------------------------------------------------------------------- memory
+
+
+@intrinsic
+def number_at(typingctx, address):
+    """The float32 at an address."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], _F32.as_pointer()), align=4)
+
+    return types.float32(types.int64), codegen
 
 
 @intrinsic

@@ -1,8 +1,9 @@
 """Instruction sets: how wide a vector is, and which tile keeps the most of it in registers.
 
 A tile is `rows` output channels × `vectors` vectors of tokens. All of its sums stay in registers
-while the product walks along K, so rows · vectors + vectors + 1 must not exceed the registers.
-`heads_rows` is the same for attention, where it must divide the tokens of a panel.
+while the product walks along K, so rows · vectors + vectors + 1 must not exceed the registers (one
+more where a product needs a register before it is added). `heads_rows` is the same for attention,
+where it must divide the tokens of a panel.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class InstructionSet:
     rows: int
     vectors: int
     heads_rows: int
+    bfloat16: str = ""  # the entry of intrinsics.DOTS that multiplies pairs of bfloat16, if any,
+    int8: str = ""  # and the one for four bytes
 
     @property
     def panel(self) -> int:
@@ -35,15 +38,19 @@ class InstructionSet:
         return self.lanes * self.vectors
 
 
-INSTRUCTION_SETS = (  # the best first
-    InstructionSet("avx512", ("avx512f", "avx512bw", "avx512vl"), 16, 12, 2, 8),  # 32 registers
-    InstructionSet("avx2", ("avx2", "fma"), 8, 6, 2, 4),  # 16 registers
-    InstructionSet("neon", ("neon",), 4, 8, 2, 8),  # 32 registers
+_AVX512 = ("avx512f", "avx512bw", "avx512vl")
+_VNNI, _BF16 = (*_AVX512, "avx512vnni"), (*_AVX512, "avx512vnni", "avx512bf16")
+INSTRUCTION_SETS = (  # the best first; 32 registers, but AVX2 and plain: 16
+    InstructionSet("avx512bf16", _BF16, 16, 12, 2, 8, "bfloats_avx512", "bytes_avx512"),
+    InstructionSet("avx512vnni", _VNNI, 16, 12, 2, 8, "", "bytes_avx512"),
+    InstructionSet("avx512", _AVX512, 16, 12, 2, 8),
+    InstructionSet("avx2", ("avx2", "fma"), 8, 6, 2, 4),
+    InstructionSet("neon", ("neon",), 4, 8, 2, 8),
     InstructionSet("plain", (), 4, 4, 2, 4),  # what LLVM makes of it anywhere
 )
 
 
-def _features() -> set[str]:
+def features() -> set[str]:
     """Of this processor, in LLVM's words."""
     from llvmlite import binding
 
@@ -57,8 +64,8 @@ def choose() -> InstructionSet:
     Raises:
         BackendUnavailable: the environment asks for one that does not exist or cannot run here.
     """
-    features = _features()
-    here = {isa.name: isa for isa in INSTRUCTION_SETS if features.issuperset(isa.needs)}
+    there = features()
+    here = {isa.name: isa for isa in INSTRUCTION_SETS if there.issuperset(isa.needs)}
     name = os.environ.get(FORCE)
     if not name:
         return next(iter(here.values()))

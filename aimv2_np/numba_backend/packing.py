@@ -1,7 +1,8 @@
 """Weights as the micro-kernel reads them, once, at load.
 
-A block holds `rows` outputs, and in it the rows of one column lie side by side: (blocks, K, rows).
-What is missing in the last block is zero.
+A block holds `rows` outputs, and in it the rows of one word of K lie side by side: (blocks, words,
+rows, channels of a word). What is missing in the last block or word is zero. Matrices of int8 have
+a scale per output; where tokens are unsigned bytes, also what their offset of 128 adds to each sum.
 """
 
 from __future__ import annotations
@@ -11,14 +12,108 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..weights.tree import BlockParams, Blocks
+from ..weights.tree import BlockParams
+from .compiled import kernels_for
+from .formats import Format, format_of
 from .isa import InstructionSet
+from .pool import run, thread_count
 
-__all__ = ["PackedBlocks", "aligned_zeros", "pack_blocks"]
+__all__ = ["PackedBlocks", "PackedMatrix", "aligned_zeros", "pack_blocks", "padded"]
 
-Array = NDArray[Any]
+Array = Any  # NumPy's
+_WHOLE = 4  # channels are padded to a multiple of this, the most that a word holds
+
+
+def padded(channels: int) -> int:
+    """Channels with the zeros that fill the last word."""
+    return -(-channels // _WHOLE) * _WHOLE
+
+
+def aligned_zeros(*shape: int, dtype: Any = np.float32) -> Array:
+    """Zeros that begin at a cache line, so that no vector crosses one."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+@dataclass(frozen=True)
+class PackedMatrix:
+    """One or two matrices with the outputs of all of them one after the other."""
+
+    weights: Array  # (blocks, words, rows, channels of a word)
+    scales: Array  # (blocks · rows,) float32, or (0,) where weights are numbers
+    offsets: Array  # (blocks · rows,) int32, likewise
+
+    def outputs(self, lanes: slice, count: int, width: int) -> Array:
+        """The outputs in some lanes of each block, as float32 (count, width)."""
+        blocks, words, rows, channels = self.weights.shape
+        some = self.weights[:, :, lanes]
+        some = some.transpose(0, 2, 1, 3).reshape(-1, words * channels)[:count, :width]
+        if some.dtype == np.uint16:
+            return (some.astype(np.uint32) << 16).view(np.float32)
+        if some.dtype == np.int8:
+            scales = self.scales.reshape(blocks, rows)[:, lanes].reshape(-1, 1)
+            return some * scales[:count]
+        return np.ascontiguousarray(some)
+
+
+_Four = tuple[PackedMatrix, PackedMatrix, PackedMatrix, PackedMatrix]
+
+
+def packed_shape(
+    outputs: int, width: int, isa: InstructionSet, form: Format, *, paired: bool = False
+) -> tuple[int, int, int, int]:
+    """Of the weights of a matrix (outputs, width); of each of two, `paired`."""
+    lanes = isa.rows // 2 if paired else isa.rows
+    blocks, words = -(-padded(outputs) // lanes), padded(width) // form.channels
+    return blocks, words, isa.rows, form.channels
+
+
+def pack(
+    matrices: Sequence[Array], isa: InstructionSet, dtype: str, *, paired: bool = False
+) -> PackedMatrix:
+    """Matrices (O, K) one below the other; or two of one shape `paired`: each block holds half of
+    its rows of one, then the same of the other.
+    """
+    form = format_of(isa, dtype)
+    lanes = isa.rows // 2 if paired else isa.rows
+    count = len(matrices[0]) if paired else sum(len(m) for m in matrices)
+    shape = packed_shape(count, matrices[0].shape[1], isa, form, paired=paired)
+    packed = aligned_zeros(*shape, dtype=form.weights)
+    scales = np.zeros((shape[0], isa.rows) if form.scaled else (0, 0), np.float32)
+    first = lane = 0
+    for matrix in matrices:
+        matrix = np.ascontiguousarray(matrix, np.float32)
+        inverses = np.ones(len(matrix), np.float32)
+        if form.scaled:
+            inverses = _scale(matrix, scales[:, lane : lane + lanes], first)
+        run(
+            kernels_for(isa, dtype).pack,
+            thread_count(),
+            np.zeros((1, 16), np.int64),
+            *(matrix.ctypes.data, matrix.shape[1], packed, lanes, first, lane, inverses),
+        )
+        first, lane = (0, lanes) if paired else (first + len(matrix), 0)
+    return PackedMatrix(packed, scales.reshape(-1), _offsets(packed))
+
+
+def _scale(matrix: Array, scales: Array, first: int) -> Array:
+    """Put each output's scale, its largest weight over 127, where it belongs; return inverses."""
+    largest = np.maximum(matrix.max(axis=1), -matrix.min(axis=1))
+    places = first + np.arange(len(matrix))
+    scales[places // scales.shape[1], places % scales.shape[1]] = largest / np.float32(127)
+    with np.errstate(divide="ignore"):
+        return np.where(largest > 0, np.float32(127) / largest, np.float32(0))
+
+
+def _offsets(packed: Array) -> Array:
+    """What 128 on every token adds to each output's sum, if tokens are unsigned bytes."""
+    if packed.dtype != np.int8:
+        return np.zeros(0, np.int32)
+    per_output = packed.sum(axis=(1, 3), dtype=np.int32)
+    return (128 if packed.shape[3] == 4 else 0) * per_output.reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -29,12 +124,24 @@ class PackedBlocks(Sequence[BlockParams]):
     """
 
     norms: Array  # (blocks, 2, D)
-    weights: tuple[tuple[Array, Array, Array, Array], ...]  # qkv, proj, fc1 with fc3, fc2
+    matrices: tuple[_Four, ...]  # qkv, proj, fc1 with fc3, fc2
     hidden: int  # F
+    dtype: str
 
     def addresses(self) -> Array:
         """Where the weights lie, (blocks, 4) int64: asked for at each run, since a copy moves."""
-        return np.array([[w.ctypes.data for w in four] for four in self.weights], np.int64)
+        return np.array([[m.weights.ctypes.data for m in four] for four in self.matrices], np.int64)
+
+    def scales(self) -> tuple[Array, Array]:
+        """Scales and offsets of all outputs, (blocks, 4, longest)."""
+        longest = max(len(m.scales) for m in self.matrices[0])
+        scales = np.zeros((len(self), 4, longest), np.float32)
+        offsets = np.zeros((len(self), 4, longest), np.int32)
+        for i, four in enumerate(self.matrices):
+            for j, matrix in enumerate(four):
+                scales[i, j, : len(matrix.scales)] = matrix.scales
+                offsets[i, j, : len(matrix.offsets)] = matrix.offsets
+        return scales, offsets
 
     def __len__(self) -> int:
         return len(self.norms)
@@ -43,74 +150,33 @@ class PackedBlocks(Sequence[BlockParams]):
         if isinstance(i, slice):
             return tuple(self[j] for j in range(*i.indices(len(self))))
         norm_1, norm_2 = self.norms[i]
-        width = len(norm_1)
-        qkv, proj, pairs, fc2 = self.weights[i]
-        q, k, v = unpack_rows(qkv, 3 * width).reshape(3, width, width)
-        fc1, fc3 = unpack_pairs(pairs, self.hidden)
-        proj, fc2 = unpack_rows(proj, width), unpack_rows(fc2, width)
-        return BlockParams(norm_1, (q, k, v), proj, norm_2, fc1, fc3, fc2)
-
-
-def aligned_zeros(*shape: int) -> Array:
-    """Zeros in float32 that begin at a cache line, so that no vector crosses one."""
-    count = int(np.prod(shape))
-    memory = np.zeros(count + 16, np.float32)
-    start = -(memory.ctypes.data // 4) % 16
-    return memory[start : start + count].reshape(shape)
-
-
-def pack_rows(matrices: tuple[Array, ...], rows: int) -> Array:
-    """Matrices (O, K), one below the other, as (blocks, K, rows)."""
-    steps, count = matrices[0].shape[1], sum(len(m) for m in matrices)
-    packed = aligned_zeros(-(-count // rows), steps, rows)
-    first = 0
-    for matrix in matrices:
-        _fill(packed, matrix, first)
-        first += len(matrix)
-    return packed
-
-
-def pack_pairs(gate: Array, up: Array, rows: int) -> Array:
-    """fc1 and fc3 (F, K): each block holds rows / 2 of one, then the same of the other."""
-    half = rows // 2
-    packed = aligned_zeros(-(-len(gate) // half), gate.shape[1], rows)
-    _fill(packed[..., :half], gate)
-    _fill(packed[..., half:], up)
-    return packed
-
-
-def _fill(packed: Array, matrix: Array, first: int = 0) -> None:
-    """Put a matrix's rows into (blocks, K, rows), from row `first` on; little is copied at once."""
-    rows = packed.shape[2]
-    for start in range(0, len(matrix), rows):
-        part = matrix[start : start + rows]
-        places = first + start + np.arange(len(part))
-        packed[places // rows, :, places % rows] = part
-
-
-def unpack_rows(packed: Array, count: int) -> Array:
-    """The rows of `pack_rows`, (count, K)."""
-    blocks, steps, rows = packed.shape
-    matrix: Array = packed.swapaxes(1, 2).reshape(blocks * rows, steps)
-    return matrix[:count]
-
-
-def unpack_pairs(packed: Array, count: int) -> tuple[Array, Array]:
-    """The two matrices of `pack_pairs`, (count, K) each."""
-    half = packed.shape[2] // 2
-    return unpack_rows(packed[..., :half], count), unpack_rows(packed[..., half:], count)
-
-
-def pack_blocks(blocks: Blocks, isa: InstructionSet) -> PackedBlocks:
-    """Every block's weights packed, and where they lie."""
-    packed = tuple(
-        (
-            pack_rows(block.qkv, isa.rows),
-            pack_rows((block.proj,), isa.rows),
-            pack_pairs(block.fc1, block.fc3, isa.rows),
-            pack_rows((block.fc2,), isa.rows),
+        width, hidden = len(norm_1), self.hidden
+        qkv, proj, pairs, fc2 = self.matrices[i]
+        rows = pairs.weights.shape[2]
+        every, first, second = slice(None), slice(rows // 2), slice(rows // 2, None)
+        q, k, v = qkv.outputs(every, 3 * width, width).reshape(3, width, width)
+        return BlockParams(
+            norm_1,
+            (q, k, v),
+            proj.outputs(every, width, width),
+            norm_2,
+            fc1=pairs.outputs(first, hidden, width),
+            fc3=pairs.outputs(second, hidden, width),
+            fc2=fc2.outputs(every, width, hidden),
         )
-        for block in blocks
-    )
-    norms = np.stack([np.stack([block.norm_1, block.norm_2]) for block in blocks])
-    return PackedBlocks(norms, packed, len(blocks[0].fc1))
+
+
+def pack_blocks(blocks: Sequence[BlockParams], isa: InstructionSet, dtype: str) -> PackedBlocks:
+    """Every block's weights packed, one block after the other: never two are in memory unpacked."""
+
+    def packed(block: BlockParams) -> tuple[Array, _Four, int]:
+        four = (
+            pack(block.qkv, isa, dtype),
+            pack([block.proj], isa, dtype),
+            pack([block.fc1, block.fc3], isa, dtype, paired=True),
+            pack([block.fc2], isa, dtype),
+        )
+        return np.stack([block.norm_1, block.norm_2]), four, len(block.fc1)
+
+    norms, matrices, hidden = zip(*map(packed, blocks), strict=True)
+    return PackedBlocks(np.stack(norms), matrices, hidden[0], dtype)

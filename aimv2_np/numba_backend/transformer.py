@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compiled import constants, kernels_for
+from .formats import format_of
 from .isa import InstructionSet
 from .kernels import PHASES
-from .packing import PackedBlocks, aligned_zeros
+from .packing import PackedBlocks, aligned_zeros, padded
 from .pool import run
 
 __all__ = ["transformer"]
@@ -51,18 +52,21 @@ def transformer(
 
     `key_mask`: (sequences, longest), False for keys that nobody sees.
     """
-    kernels, size = kernels_for(isa), constants(isa)
+    kernels = kernels_for(isa, blocks.dtype)
     threads = threads if _worth_sharing(x, blocks) else 1
     slots, tasks, sequences = _places(lengths, isa.panel)
-    tokens = aligned_zeros(-(-len(x) // isa.panel), x.shape[1], isa.panel)
+    width = x.shape[1]
+    tokens = aligned_zeros(-(-len(x) // isa.panel), padded(width), isa.panel)
     kernels.to_lanes(np.ascontiguousarray(x, _F), tokens)
     run(
         kernels.run_blocks,
         threads,
         np.zeros((PHASES * len(blocks), 16), np.int64),  # counters: two cache lines a phase
-        *(tokens, *_buffers(tokens.shape, len(tasks), heads, blocks.hidden, threads, size)),
-        *(slots, tasks, sequences, blocks.norms, blocks.addresses()),
-        *(x.shape[1] // heads, _F(eps), causal),
+        tokens,
+        *_tokens(tokens.shape, len(tasks), width // heads, heads, blocks, isa),
+        *_own(threads, width // heads, blocks.dtype, isa),
+        *(slots, tasks, sequences, blocks.norms, blocks.addresses(), *blocks.scales()),
+        *(width // heads, _F(eps), causal),
         np.ones((0, 0), bool) if key_mask is None else np.ascontiguousarray(key_mask, bool),
     )
     out = np.empty(x.shape, _F)
@@ -70,28 +74,50 @@ def transformer(
     return out
 
 
-def _buffers(
+def _head_rows(width: int, isa: InstructionSet) -> int:
+    """Channels of a head with the zeros that fill attention's last tile."""
+    return -(-width // isa.heads_rows) * isa.heads_rows
+
+
+def _tokens(
     shape: tuple[int, ...],
     queries: int,
+    head_width: int,
     heads: int,
-    hidden: int,
-    threads: int,
-    size: dict[str, int],
+    blocks: PackedBlocks,
+    isa: InstructionSet,
 ) -> tuple[Array, ...]:
-    """Memory for kernels.run_blocks: normed, qkv, context, hidden, and each thread's own.
+    """Memory for kernels.run_blocks, from normed to measures.
 
     `shape` is that of the tokens, `queries` the number of panels when each sequence starts one.
     """
     panels, width, panel = shape
-    rows = -(-(width // heads) // size["HEAD_ROWS"]) * size["HEAD_ROWS"]
+    form, rows, hidden = (
+        format_of(isa, blocks.dtype),
+        _head_rows(head_width, isa),
+        padded(blocks.hidden),
+    )
+    nothing = np.zeros((0, 0, 0), _F)
     return (
-        aligned_zeros(*shape),
-        aligned_zeros(3, queries, heads, rows, panel),
-        aligned_zeros(*shape),
-        aligned_zeros(panels, hidden, panel),
-        aligned_zeros(threads, size["STACK"] * size["GROUP"], size["ROWS"], panel),
-        aligned_zeros(threads, size["KEYS"], panel),
-        aligned_zeros(threads, rows, panel),
+        aligned_zeros(panels, width // form.per, panel),  # normed
+        aligned_zeros(2, queries, heads, rows // form.per, panel),  # queries, keys
+        aligned_zeros(queries, heads, rows, panel // form.per),  # values
+        aligned_zeros(panels, width // form.per, panel),  # context
+        aligned_zeros(panels, hidden // form.per, panel),
+        aligned_zeros(panels, width // form.channels, panel) if form.scaled else nothing,  # words
+        aligned_zeros(panels, hidden // form.channels, panel) if form.scaled else nothing,
+        aligned_zeros(panels if form.scaled else 0, panel),  # measures
+    )
+
+
+def _own(threads: int, head_width: int, dtype: str, isa: InstructionSet) -> tuple[Array, ...]:
+    """Each thread's own memory: sums, weights made wider, scores, and a head's output."""
+    size = constants(isa, format_of(isa, dtype))
+    return (
+        aligned_zeros(threads, size["STACK"] * size["GROUP"], size["ROWS"], isa.panel),
+        aligned_zeros(threads, size["ROWS"] * size["DEPTH"]),
+        aligned_zeros(threads, size["KEYS"], isa.panel),
+        aligned_zeros(threads, _head_rows(head_width, isa), isa.panel),
     )
 
 

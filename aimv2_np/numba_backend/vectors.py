@@ -3,6 +3,9 @@
 LLVM does not make vectors of loops as short as a panel: it unrolls them into scalars first. So the
 kernels say what they mean: `load` a row of tokens, compute with `+ - * /`, `store` it. Here is what
 these words become in LLVM's language. A vector longer than the processor's is split by LLVM.
+
+A lane may also hold the 32 bits of something else: two bfloat16, integers. Such a vector is only
+loaded, stored, or given to the functions under "words".
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg"
@@ -18,7 +21,7 @@ from numba.extending import intrinsic, models, overload, register_model
 
 __all__ = ["make_load", "make_splat"]
 
-_I32, _F32 = ir.IntType(32), ir.FloatType()
+_I8, _I16, _I32, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType()
 _FUSE = ("contract",)  # a product and a sum may become one instruction, as in ops' BLAS
 
 
@@ -76,7 +79,7 @@ def make_splat(lanes: int) -> Any:
 
 @intrinsic
 def store(typingctx, address, vector):
-    """Write a row of a panel."""
+    """Write a row of a panel; of words, too."""
     if not isinstance(vector, Vector):
         return None
 
@@ -168,13 +171,10 @@ def times_power(typingctx, vector, shifted):
     """
 
     def codegen(context, builder, signature, arguments):
-        bits = builder.bitcast(arguments[1], ir.VectorType(_I32, vector.lanes))
-        lanes = ir.VectorType(_I32, vector.lanes)
-        bits = builder.shl(bits, ir.Constant(lanes, [23] * vector.lanes))
-        bits = builder.add(bits, ir.Constant(lanes, [126 << 23] * vector.lanes))
-        half = builder.bitcast(bits, arguments[0].type)
-        doubled = builder.fadd(arguments[0], arguments[0])
-        return builder.fmul(doubled, half)
+        bits = _bits(builder, arguments[1])
+        bits = builder.shl(bits, _all(bits, 23))
+        half = _numbers(builder, builder.add(bits, _all(bits, 126 << 23)))
+        return builder.fmul(builder.fadd(arguments[0], arguments[0]), half)
 
     return vector(vector, shifted), codegen
 
@@ -189,3 +189,165 @@ def zero_where_below(typingctx, vector, x, limit):
         return builder.select(below, ir.Constant(value.type, None), value)
 
     return vector(vector, x, types.float32), codegen
+
+
+# ---------------------------------------------------------------------------- words
+
+
+def _bits(b: Any, vector: Any) -> Any:
+    """The lanes' bits as int32."""
+    return b.bitcast(vector, ir.VectorType(_I32, vector.type.count))
+
+
+def _numbers(b: Any, bits: Any) -> Any:
+    return b.bitcast(bits, ir.VectorType(_F32, bits.type.count))
+
+
+def _all(like: Any, number: int) -> Any:
+    """A constant in every lane of a vector of integers."""
+    return ir.Constant(like.type, [number] * like.type.count)
+
+
+def _rounded(b: Any, vector: Any) -> Any:
+    """float32 to bfloat16, in the upper halves of int32 lanes whose lower ones mean nothing.
+
+    To the nearest, ties to even; NaN stays NaN.
+    """
+    bits = _bits(b, vector)
+    last = b.and_(b.lshr(bits, _all(bits, 16)), _all(bits, 1))
+    nearest = b.add(bits, b.add(last, _all(bits, 0x7FFF)))
+    quiet = b.or_(bits, _all(bits, 1 << 22))
+    return b.select(b.fcmp_unordered("uno", vector, vector), quiet, nearest)
+
+
+def _integers(b: Any, vector: Any) -> Any:
+    """Numbers between ±2^22 rounded to int32: adding 1.5 · 2^23 leaves them in the lowest bits."""
+    magic = 12582912.0
+    shifted = b.fadd(vector, ir.Constant(vector.type, [magic] * vector.type.count))
+    bits = _bits(b, shifted)
+    return b.sub(bits, _all(bits, 0x4B400000))
+
+
+def _packed(b: Any, vectors: Any, width: int) -> Any:
+    """The lowest `width` bits of each vector's lanes, side by side in words."""
+    word = None
+    for i, vector in enumerate(vectors):
+        bits = _integers(b, vector)
+        bits = b.and_(bits, _all(bits, (1 << width) - 1))
+        bits = b.shl(bits, _all(bits, width * i)) if i else bits
+        word = bits if word is None else b.or_(word, bits)
+    return word
+
+
+@intrinsic
+def pair(typingctx, even, odd):
+    """Words of two bfloat16: the even channel in the lower half, the odd one in the upper."""
+
+    def codegen(context, builder, signature, arguments):
+        low, high = (_rounded(builder, vector) for vector in arguments)
+        low = builder.lshr(low, _all(low, 16))
+        high = builder.and_(high, _all(high, -65536))
+        return _numbers(builder, builder.or_(low, high))
+
+    return even(even, odd), codegen
+
+
+@intrinsic
+def two_halves(typingctx, a, b):
+    """Words of two int16, rounded from numbers that fit."""
+
+    def codegen(context, builder, signature, arguments):
+        return _numbers(builder, _packed(builder, arguments, 16))
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def four_bytes(typingctx, a, b, c, d):
+    """Words of four uint8: numbers from -128 to 127, rounded, plus 128."""
+
+    def codegen(context, builder, signature, arguments):
+        word = _packed(builder, arguments, 8)
+        signs = ir.Constant(word.type, [-2139062144] * word.type.count)  # 0x80808080
+        return _numbers(builder, builder.xor(word, signs))
+
+    return a(a, b, c, d), codegen
+
+
+@intrinsic
+def from_integers(typingctx, vector, offset):
+    """Lanes that hold int32, less an int32, as numbers."""
+
+    def codegen(context, builder, signature, arguments):
+        bits = _bits(builder, arguments[0])
+        bits = builder.sub(bits, splat(builder, arguments[1], vector.lanes))
+        return builder.sitofp(bits, arguments[0].type)
+
+    return vector(vector, types.int32), codegen
+
+
+@intrinsic
+def larger(typingctx, most, vector):
+    """The larger of `most`, not negative, and the magnitude of a vector; NaN is the largest."""
+
+    def codegen(context, builder, signature, arguments):
+        before, bits = (_bits(builder, value) for value in arguments)
+        bits = builder.and_(bits, _all(bits, 0x7FFFFFFF))
+        return _numbers(
+            builder, builder.select(builder.icmp_signed(">", bits, before), bits, before)
+        )
+
+    return vector(most, vector), codegen
+
+
+@intrinsic
+def store_bfloats(typingctx, address, values):
+    """Write a vector's lanes, or one number, as bfloat16: half as many bytes as `store`."""
+
+    def codegen(context, builder, signature, arguments):
+        one = values == types.float32
+        bits = _rounded(builder, splat(builder, arguments[1], 1) if one else arguments[1])
+        halves = ir.VectorType(_I16, bits.type.count)
+        bits = builder.trunc(builder.lshr(bits, _all(bits, 16)), halves)
+        builder.store(bits, builder.inttoptr(arguments[0], halves.as_pointer()), align=2)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, values), codegen
+
+
+@intrinsic
+def round_bfloat(typingctx, number):
+    """The bits of a float32 as the nearest bfloat16."""
+
+    def codegen(context, builder, signature, arguments):
+        bits = _rounded(builder, splat(builder, arguments[0], 1))
+        bits = builder.extract_element(bits, ir.Constant(_I32, 0))
+        return builder.trunc(builder.lshr(bits, ir.Constant(_I32, 16)), _I16)
+
+    return types.uint16(types.float32), codegen
+
+
+def make_widen(kind: str, lanes: int) -> Any:
+    """`widen(source, target)`: so many bfloat16 as float32, or int8 as int16; both addresses."""
+
+    @intrinsic
+    def widen(typingctx, source, target):
+        def codegen(context, builder, signature, arguments):
+            narrow, wide = (_I16, _I32) if kind == "bfloat16" else (_I8, _I16)
+            narrow, wide = (ir.VectorType(element, lanes) for element in (narrow, wide))
+            source, target = (
+                builder.inttoptr(address, vector.as_pointer())
+                for address, vector in zip(arguments, (narrow, wide), strict=True)
+            )
+            values = builder.load(source, align=1)
+            if kind == "bfloat16":
+                values = builder.zext(values, wide)
+                values = builder.shl(values, _all(values, 16))
+            else:
+                values = builder.sext(values, wide)
+            builder.store(values, target, align=2)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), codegen
+
+    return widen

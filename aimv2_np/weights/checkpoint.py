@@ -150,6 +150,11 @@ class Checkpoint:
             f"found {keys}"
         )
 
+    def release(self) -> None:
+        """Let go of the memory that reading took; arrays stay valid (SourceFile.release)."""
+        for source in {part.tensor.source for part in self._parts()}:
+            source.release()
+
     def nonfinite(self) -> list[str]:
         """The parameters that hold NaN or an infinity; reads all files, a chunk at a time."""
         return [

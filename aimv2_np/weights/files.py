@@ -70,9 +70,25 @@ class SourceFile:
 
     @cached_property
     def map(self) -> mmap.mmap:
-        """The file, memory-mapped read-only; every zero-copy array of this file looks into it."""
+        """The file, memory-mapped read-only; every zero-copy array of this file looks into it.
+
+        Raises:
+            CheckpointError: the file has become shorter since it was opened.
+        """
         with self.open() as file:
+            if os.fstat(file.fileno()).st_size < self.size:
+                raise CheckpointError(f"{self.path}: the file has become shorter; fetch it again")
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def release(self) -> None:
+        """Stop counting what was read through the map as this process's memory.
+
+        Arrays of this file stay valid: what is used again is mapped again, as a rule out of the
+        system's cache. Does nothing where there is no `madvise` (Windows).
+        """
+        mapped = vars(self).get("map")
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def open_source(path: Path) -> SourceFile:

@@ -94,6 +94,22 @@ class StoredTensor:
         values.flags.writeable = False
         return values.reshape(self.shape)
 
+    def mapped(self) -> NDArray[Any]:
+        """The stored bits where they lie, read-only; bfloat16 as uint16.
+
+        Raises:
+            CheckpointError: a dtype that NumPy does not have, or not on a multiple of its size.
+        """
+        names = PARAMETER_DTYPES | _OTHER_DTYPES
+        if self.dtype not in names:
+            raise CheckpointError(f"{self.where}: NumPy has no dtype for {self.dtype}")
+        raw, count = np.dtype(names[self.dtype]), math.prod(self.shape)
+        if self.offset % raw.itemsize:
+            raise CheckpointError(f"{self.where}: does not lie on a multiple of its size")
+        if not count:  # nothing to map
+            return np.zeros(self.shape, raw)
+        return np.frombuffer(self.source.map, raw, count, self.offset).reshape(self.shape)
+
     def plain(self) -> NDArray[Any]:
         """The values in the dtype they are stored in, as a copy; bfloat16 becomes float32.
 

@@ -7,7 +7,7 @@ transformers, is a triple here, because both can then be used where they lie, wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -23,10 +23,12 @@ __all__ = [
     "BlockParams",
     "HeadParams",
     "LiTParams",
+    "StoredBlocks",
     "TextParams",
     "VisionParams",
     "build_params",
     "expected_shapes",
+    "with_blocks",
 ]
 
 Array = NDArray[Any]
@@ -163,6 +165,7 @@ def build_params(
     """The parameter tree of a checkpoint whose names and shapes have been checked.
 
     Arrays stored in `dtype` are read-only views of the memory-mapped file; others are converted.
+    Each encoder's `blocks` are StoredBlocks, yet unread: `with_blocks` turns them into others.
     """
     read = _Reader(checkpoint, dtype)
     if isinstance(config, VisionConfig):
@@ -195,6 +198,54 @@ class _Reader:
         return self.checkpoint.thirds(self.prefix + name, self.dtype)
 
 
+@dataclass(frozen=True, eq=False)
+class StoredBlocks(Sequence[BlockParams]):
+    """The blocks of an encoder as they are stored: each is read when asked for, and none is kept.
+
+    When an iteration asks for the next block, the memory that reading the last one took is given
+    back. So a backend that packs them, `tuple(map(pack, blocks))`, never holds two unpacked; `for
+    block in blocks` would, since `block` keeps the last one while the next is being read.
+
+    Raises:
+        CheckpointError: when a block is read, as `Checkpoint.array`.
+    """
+
+    read: _Reader
+    depth: int
+
+    def __len__(self) -> int:
+        return self.depth
+
+    def __iter__(self) -> Iterator[BlockParams]:
+        for i in range(self.depth):
+            yield self._block(i)
+            self.read.checkpoint.release()
+
+    def __getitem__(self, i: Any) -> Any:
+        which = range(self.depth)[i]
+        return tuple(map(self._block, which)) if isinstance(i, slice) else self._block(which)
+
+    def _block(self, i: int) -> BlockParams:
+        read = self.read.below(f"{i}.")
+        return BlockParams(
+            norm_1=read("norm_1.weight"),
+            qkv=read.thirds("attn.qkv.weight"),
+            proj=read("attn.proj.weight"),
+            norm_2=read("norm_2.weight"),
+            fc1=read("mlp.fc1.weight"),
+            fc3=read("mlp.fc3.weight"),
+            fc2=read("mlp.fc2.weight"),
+        )
+
+
+def with_blocks(params: Any, change: Callable[[Blocks], Blocks]) -> Any:
+    """The same parameters, but each encoder's blocks are what `change` makes of them."""
+    if isinstance(params, LiTParams):
+        vision, text = (with_blocks(tower, change) for tower in (params.vision, params.text))
+        return params._replace(vision=vision, text=text)
+    return params._replace(blocks=change(params.blocks))
+
+
 def _vision(read: _Reader, config: VisionConfig) -> VisionParams:
     width = config.hidden_size
     learned = config.grid_size is not None
@@ -203,7 +254,7 @@ def _vision(read: _Reader, config: VisionConfig) -> VisionParams:
         patch_bias=read("preprocessor.patchifier.proj.bias"),
         patch_norm=read("preprocessor.patchifier.norm.weight"),
         pos_embed=read("preprocessor.pos_embed", -1, width) if learned else None,
-        blocks=_blocks(read, config),
+        blocks=StoredBlocks(read.below("trunk.blocks."), config.num_hidden_layers),
         post_trunk_norm=read("trunk.post_trunk_norm.weight"),
         head=_head(read.below("head."), width) if config.use_head else None,
     )
@@ -213,24 +264,8 @@ def _text(read: _Reader, config: TextConfig) -> TextParams:
     return TextParams(
         text_embedding=read("preprocessor.text_embedding.weight"),
         positional_embedding=read("preprocessor.positional_embedding"),
-        blocks=_blocks(read, config),
+        blocks=StoredBlocks(read.below("trunk.blocks."), config.num_hidden_layers),
         post_trunk_norm=read("trunk.post_trunk_norm.weight"),
-    )
-
-
-def _blocks(read: _Reader, config: VisionConfig | TextConfig) -> tuple[BlockParams, ...]:
-    each = (read.below(f"trunk.blocks.{i}.") for i in range(config.num_hidden_layers))
-    return tuple(
-        BlockParams(
-            norm_1=block("norm_1.weight"),
-            qkv=block.thirds("attn.qkv.weight"),
-            proj=block("attn.proj.weight"),
-            norm_2=block("norm_2.weight"),
-            fc1=block("mlp.fc1.weight"),
-            fc3=block("mlp.fc3.weight"),
-            fc2=block("mlp.fc2.weight"),
-        )
-        for block in each
     )
 
 

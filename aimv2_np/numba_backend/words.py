@@ -1,0 +1,150 @@
+"""How tokens are written and weights are read in each number format (formats.py).
+
+A function whose name ends in `_1`, `_2` or `_widened` … is one of several forms of the same step;
+`compiled.py` gives the kernels the one that fits, under the name in front of the ending.
+
+    put            PER channels of a panel, and `put_values` the values of attention
+    place          one channel of one token: slow, for sequences that start inside a panel
+    ready          a piece of weights, as the micro-kernel reads it
+    total          a product's sums as numbers
+    narrow         a panel's channels as a product of integers reads them
+
+Rows of words are float32 arrays, whatever their bits mean. The rules of kernels.py hold here too.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, name-defined, call-arg, var-annotated"
+# ruff: noqa: F821
+from __future__ import annotations
+
+import numpy as np
+
+from .kernels import at
+from .vectors import (
+    at_least,
+    four_bytes,
+    from_integers,
+    larger,
+    pair,
+    round_bfloat,
+    store,
+    store_bfloats,
+    two_halves,
+)
+
+_ZERO, _STEPS, _TINY = np.float32(0), np.float32(127), np.float32(1e-30)
+
+# ---------------------------------------------------------------------------- tokens, written
+
+
+def put_1(rows, channel, one, other):
+    """A channel of a panel; `other` is the same one."""
+    store(at(rows, channel), one)
+
+
+def put_2(rows, channel, even, odd):
+    """Two channels as one row of pairs of bfloat16."""
+    store(at(rows, channel // 2), pair(even, odd))
+
+
+def put_values_2(rows, channel, even, odd):
+    """Two channels as a row of bfloat16 each: pairs of tokens, which are the steps over keys."""
+    store_bfloats(at(rows, channel), even)
+    store_bfloats(at(rows, channel + 1), odd)
+
+
+def place_1(rows, channel, lane, number):
+    """One number."""
+    rows[channel, lane] = number
+
+
+def place_2(rows, channel, lane, number):
+    """One bfloat16, in its half of a word."""
+    store_bfloats(at(rows, channel // 2) + 4 * lane + 2 * (channel % 2), number)
+
+
+def place_values_2(rows, channel, lane, number):
+    """One bfloat16 in a row of them."""
+    store_bfloats(at(rows, channel) + 2 * lane, number)
+
+
+# ---------------------------------------------------------------------------- weights, read
+
+
+def ready_as_they_are(piece, count, scratch):
+    """A piece of weights that the micro-kernel reads from where it lies."""
+    return piece
+
+
+def ready_widened(piece, count, scratch):
+    """`count` weights from narrow ones: bfloat16 to float32, int8 to int16."""
+    whole = count // PANEL * PANEL
+    for i in range(0, whole, PANEL):
+        widen(piece + NARROW * i, scratch + 2 * NARROW * i)
+    for i in range(whole, count):
+        widen_one(piece + NARROW * i, scratch + 2 * NARROW * i)
+    return scratch
+
+
+# ---------------------------------------------------------------------------- integers
+
+
+def total_of_numbers(place, output, panel, scales, offsets, measures):
+    """Sums are what they are."""
+    return load(place)
+
+
+def total_of_integers(place, output, panel, scales, offsets, measures):
+    """Sums of integers, less what the tokens' offset of 128 added, times both scales."""
+    sums = from_integers(load(place), offsets[output])
+    return sums * scales[output] * load(at(measures, panel))
+
+
+def narrow_not(wide, panel, words, measures):
+    """Nothing: products read tokens as they were written."""
+
+
+def _scale(wide, panel, measures):
+    """What to multiply each token with so that its largest channel is 127; NaN where that is."""
+    most = splat(_ZERO)
+    for channel in range(wide.shape[1]):
+        most = larger(most, load(at(wide, panel, channel)))
+    store(at(measures, panel), most / _STEPS)
+    return splat(_STEPS) / at_least(most, _TINY)
+
+
+def narrow_to_bytes(wide, panel, words, measures):
+    """A panel's channels in steps of each token's scale, four to a word."""
+    scale = _scale(wide, panel, measures)
+    for word in range(words.shape[1]):
+        a = load(at(wide, panel, 4 * word)) * scale
+        b = load(at(wide, panel, 4 * word + 1)) * scale
+        c = load(at(wide, panel, 4 * word + 2)) * scale
+        d = load(at(wide, panel, 4 * word + 3)) * scale
+        store(at(words, panel, word), four_bytes(a, b, c, d))
+
+
+def narrow_to_halves(wide, panel, words, measures):
+    """The same, two to a word."""
+    scale = _scale(wide, panel, measures)
+    for word in range(words.shape[1]):
+        a = load(at(wide, panel, 2 * word)) * scale
+        b = load(at(wide, panel, 2 * word + 1)) * scale
+        store(at(words, panel, word), two_halves(a, b))
+
+
+# ---------------------------------------------------------------------------- weights, written
+
+
+def encode_float32(number, scale):
+    """As it is."""
+    return number
+
+
+def encode_bfloat16(number, scale):
+    """The upper half of the float32, rounded to the nearest, ties to even."""
+    return round_bfloat(number)
+
+
+def encode_int8(number, scale):
+    """In steps of its output's scale; `scale` is the inverse."""
+    return np.int8(np.rint(number * scale))

@@ -1,0 +1,162 @@
+"""Packed folders: what comes back is what was packed, mapped; anything else is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from golden_cases import GOLDEN
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+import aimv2_np
+from aimv2_np.cli import main
+from aimv2_np.numba_backend.isa import FORCE, choose
+from aimv2_np.numba_backend.packed_folder import FILE
+
+DTYPES = pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The packaged model, packed in each dtype by the command line."""
+    base = tmp_path_factory.mktemp("packed")
+    for dtype in ("float32", "bfloat16", "int8"):
+        command = ["pack", "emoji-lit", "--dtype", dtype, "--out", str(base / dtype), "--json"]
+        assert main(command) == 0
+    return {dtype: base / dtype for dtype in ("float32", "bfloat16", "int8")}
+
+
+@DTYPES
+def test_a_packed_model_computes_the_same_bits(folders: dict[str, Path], dtype: str) -> None:
+    plain = aimv2_np.load("emoji-lit", backend="numba", dtype=dtype)
+    packed = aimv2_np.load(folders[dtype])  # which dtype and backend, the folder says
+    assert (packed.dtype, packed.backend.name) == (dtype, "numba")
+    images, texts = list(aimv2_np.samples().values())[:3], ["cat", "two dogs"]
+    assert np.array_equal(packed.encode_image(images), plain.encode_image(images))
+    assert np.array_equal(packed.encode_text(texts), plain.encode_text(texts))
+    assert packed.info["parameters"] == plain.info["parameters"]
+    assert str(packed.classify(images, texts)) == str(plain.classify(images, texts))
+
+
+@DTYPES
+def test_weights_are_mapped_not_copied(folders: dict[str, Path], dtype: str) -> None:
+    blocks = aimv2_np.load(folders[dtype]).params.vision.blocks
+    for four in blocks.matrices:
+        for matrix in four:
+            assert not matrix.weights.flags.owndata
+            assert not matrix.weights.flags.writeable
+    sizes = {d: (folder / FILE).stat().st_size for d, folder in folders.items()}
+    assert sizes["int8"] < 0.6 * sizes["bfloat16"] < 0.36 * sizes["float32"]
+
+
+def test_a_vision_only_model_and_one_without_learned_positions(tmp_path: Path) -> None:
+    native = GOLDEN / "vision-native" / "transformers"
+    assert main(["pack", str(native), "--out", str(tmp_path / "native"), "-q"]) == 0
+    picture = np.random.default_rng(0).integers(0, 255, (60, 90, 3)).astype(np.uint8)
+    found = aimv2_np.load(tmp_path / "native").patch_features([picture])[0]
+    expected = aimv2_np.load(native, backend="numba").patch_features([picture])[0]
+    assert np.array_equal(found, expected)
+
+
+# ---------------------------------------------------------------------------- refused
+
+
+def edited(folder: Path, target: Path, **metadata: str) -> Path:
+    """A copy with other metadata."""
+    shutil.copytree(folder, target)
+    with safe_open(folder / FILE, "np") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        save_file(arrays, target / FILE, metadata={**file.metadata(), **metadata})
+    return target
+
+
+def test_another_instruction_set_is_refused(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = edited(folders["int8"], tmp_path / "other", instruction_set="avx1024")
+    message = f"packed for avx1024, but the kernels here are those for {choose().name}; pack"
+    with pytest.raises(aimv2_np.BackendUnavailable, match=message):
+        aimv2_np.load(other)
+    monkeypatch.setenv(FORCE, "plain")
+    with pytest.raises(aimv2_np.BackendUnavailable, match="the kernels here are those for plain"):
+        aimv2_np.load(folders["int8"])
+
+
+def test_another_layout_or_damage_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    older = edited(folders["int8"], tmp_path / "older", **{"aimv2_np.packed": "0"})
+    with pytest.raises(aimv2_np.CheckpointError, match="packed in layout 0, this version reads"):
+        aimv2_np.load(older)
+    broken = edited(folders["int8"], tmp_path / "broken", config="{")
+    with pytest.raises(aimv2_np.CheckpointError, match="its metadata is damaged"):
+        aimv2_np.load(broken)
+    config = json.loads(_metadata(folders["int8"])["config"])
+    config["vision"]["intermediate_size"] += 64  # kernels would read beyond the arrays
+    larger = edited(folders["int8"], tmp_path / "larger", config=json.dumps(config))
+    with pytest.raises(aimv2_np.CheckpointError, match=r"blocks.0.fc1_fc3.weights.*expected int8"):
+        aimv2_np.load(larger)
+    short = tmp_path / "short"
+    shutil.copytree(folders["int8"], short)
+    with (short / FILE).open("r+b") as file:
+        file.truncate(100_000)
+    with pytest.raises(aimv2_np.CheckpointError, match="incomplete"):
+        aimv2_np.load(short)
+
+
+def _metadata(folder: Path) -> Any:
+    with safe_open(folder / FILE, "np") as file:
+        return file.metadata()
+
+
+def test_another_dtype_or_backend_is_refused(folders: dict[str, Path]) -> None:
+    with pytest.raises(aimv2_np.BackendUnavailable, match="packed in int8, not in 'float32'"):
+        aimv2_np.load(folders["int8"], dtype="float32")
+    with pytest.raises(aimv2_np.BackendUnavailable, match="packed for the numba backend"):
+        aimv2_np.load(folders["int8"], backend="numpy")
+
+
+def test_a_command_line_that_needs_a_checkpoint_says_what_it_found(
+    folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", str(folders["int8"])]) == 1
+    assert "holds packed weights (int8" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------- the command
+
+
+def test_what_is_written_and_what_is_in_the_way(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {path.name for path in folders["int8"].iterdir()}
+    assert {FILE, "config.json", "preprocessor_config.json", "tokenizer.json"} <= names
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("mine")
+    assert main(["pack", "emoji-lit", "--out", str(tmp_path / "full")]) == 1
+    assert "is not empty; --force writes into it" in capsys.readouterr().err
+    assert main(["pack", "emoji-lit", "--out", str(tmp_path / "full"), "--force"]) == 0
+    assert (tmp_path / "full" / "letter.txt").read_text() == "mine"
+    assert main(["pack", "emoji-lit", "--out", str(tmp_path / "no" / "where")]) == 1
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_two_processes_share_the_pages(folders: dict[str, Path]) -> None:
+    """What the second one keeps for itself is far less than the weights."""
+    if not Path("/proc/self/smaps_rollup").exists():
+        pytest.skip("needs Linux's /proc/self/smaps_rollup to see what is shared")
+    program = (
+        "import sys, aimv2_np; m = aimv2_np.load(sys.argv[1]); m.encode_text('a cat');"
+        "lines = open('/proc/self/smaps').read().split('\\n');"
+        f"at = [i for i, l in enumerate(lines) if l.endswith('{FILE}')];"
+        "print(sum(int(l.split()[1]) for i in at for l in lines[i:i + 24]"
+        " if l.startswith(('Private_Dirty', 'Anonymous'))))"
+    )
+    command = [sys.executable, "-c", program, str(folders["float32"])]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert int(found) == 0
