@@ -3,7 +3,8 @@
     python benchmarks/calibrate.py
 
 The peak is that of our own micro-kernel on panels that stay in first-level cache, so a share of it
-says what everything around the micro-kernel costs. Nothing is looked up in a table.
+says what everything around the micro-kernel costs. Nothing is looked up in a table. Where a dtype's
+instruction is missing, the peak is that of what stands in for it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import numpy as np
 from numba import njit
 
 from aimv2_np.machine import cores
+from aimv2_np.numba_backend.formats import DTYPES, format_of
 from aimv2_np.numba_backend.intrinsics import make_microkernel
 from aimv2_np.numba_backend.isa import choose
 
-__all__ = ["DTYPES", "bandwidth", "peak"]
+__all__ = ["bandwidth", "peak"]
 
-DTYPES = ("float32",)  # that there is a micro-kernel for
 CORES = cores()["usable"] or 1
 PANELS = 16 << 10  # bytes of both panels: half of the smallest first-level cache in use
 RUN = 0.05  # seconds of a trial: many times what starting the threads takes
@@ -33,37 +34,33 @@ STREAM = 1 << 29  # bytes to read from memory: many times any cache
 
 
 @lru_cache
-def _loop(dtype: str) -> tuple[Callable[..., None], int, int, int]:
-    """A loop around the micro-kernel: it, the tile's rows and words, and channels in a word."""
+def _loop(dtype: str) -> Callable[..., None]:
+    """A loop around the micro-kernel that products in a dtype use here."""
     isa = choose()
-    channels = {"float32": 1}[dtype]
-    tile = make_microkernel(isa.rows, isa.vectors, isa.lanes, a_row=4, a_step=4 * isa.rows)
+    dot = format_of(isa, dtype).dot
+    tile = make_microkernel(dot, isa.rows, isa.vectors, isa.lanes, a_row=4, a_step=4 * isa.rows)
 
     @njit(nogil=True)
     def loop(times: int, steps: int, a: Any, b: Any, c: Any) -> None:
         for _ in range(times):
             tile(steps, a.ctypes.data, b.ctypes.data, c.ctypes.data, 0)
 
-    return loop, isa.rows, isa.panel, channels
+    return loop
 
 
 def peak(dtype: str) -> float:
     """The best GFLOP/s of several trials on all cores (GOP/s, where the numbers are integers)."""
-    loop, rows, panel, channels = _loop(dtype)
-    steps = PANELS // (4 * (rows + panel)) // 4 * 4
-
-    def panels() -> list[Any]:
-        return [
-            np.zeros(count, np.float32) for count in (steps * rows, steps * panel, rows * panel)
-        ]
-
-    own = [(steps, *panels()) for _ in range(CORES)]
-    loop(1, *own[0])  # compiles
+    isa, loop = choose(), _loop(dtype)
+    steps = PANELS // (4 * (isa.rows + isa.panel)) // 4 * 4
+    words = steps * isa.rows, steps * isa.panel, isa.rows * isa.panel
+    panels = [[np.zeros(count, np.float32) for count in words] for _ in range(CORES)]
+    loop(1, steps, *panels[0])  # compiles
     start = time.perf_counter()
-    loop(1000, *own[0])
+    loop(1000, steps, *panels[0])
     times = max(1, int(1000 * RUN / (time.perf_counter() - start)))
-    seconds = _fastest([partial(loop, times, *arrays) for arrays in own])
-    return 2e-9 * CORES * times * steps * rows * panel * channels / seconds
+    seconds = _fastest([partial(loop, times, steps, *each) for each in panels])
+    products = CORES * times * steps * isa.rows * isa.panel * format_of(isa, dtype).channels
+    return 2e-9 * products / seconds
 
 
 @njit(nogil=True)

@@ -216,7 +216,12 @@ def roofs(peaks: dict[str, float], memory: float, across: Any, up: Any) -> list[
         parts.append(line(across(peak / memory), up(peak), RIGHT, up(peak), "line", colour))
         parts.append(words(RIGHT + 6, up(peak) - 3, dtype, "small"))
         parts.append(words(RIGHT + 6, up(peak) + 10, f"{peak:.0f} GFLOP/s", "small"))
-    ridge = max(peaks.values(), default=memory) / memory
+    ridge = (
+        max(
+            peaks.values(),
+        )
+        / memory
+    )
     parts.append(line(LEFT, BOTTOM, across(ridge), up(ridge * memory), "line"))
     return [*parts, words(LEFT + 46, BOTTOM - 14, f"memory: {memory:.1f} GB/s", "small")]
 

@@ -108,7 +108,8 @@ def command(*arguments: object) -> list[str]:
 def environment() -> dict[str, str]:
     """All cores for whoever's turn it is; threads that spin while they wait would slow the next."""
     threads = dict.fromkeys(THREADS, str(CORES))
-    return {**os.environ, **threads, "OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
+    passive = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
+    return {**os.environ, **threads, **passive, "TQDM_DISABLE": "1"}
 
 
 @contextmanager
@@ -117,7 +118,7 @@ def prepared(case: Case, names: list[str]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as path:
         folder = Path(path)
         case.save(folder)
-        subprocess.run(command("make", folder), check=True)
+        subprocess.run(command("make", folder), check=True, env=environment())
         for library, dtype in map(split, names):
             try:
                 SIDES[library].prepare(Task(folder, case, dtype))
@@ -224,7 +225,7 @@ def described(case: Case, rounds: int, load: float) -> dict[str, Any]:
 def peaks(names: list[str]) -> dict[str, float]:
     """The machine's peak in each dtype that is run."""
     dtypes = sorted({split(name)[1] for name in names})
-    return {dtype: calibrate.peak(dtype) for dtype in dtypes if dtype in calibrate.DTYPES}
+    return {dtype: calibrate.peak(dtype) for dtype in dtypes}
 
 
 def machine() -> dict[str, Any]:

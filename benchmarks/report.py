@@ -10,9 +10,11 @@ Result = dict[str, Any]
 
 
 def name_of(result: Result) -> str:
-    """What the result's files are called."""
-    what = "start" if result["kind"] == "start" else result["part"]
-    return f"{result['model']}-{what}-{leader(result)['dtype']}-b{result['batch']}"
+    """What the result's files are called; forwards of images need no word for it."""
+    what = (
+        "-start" if is_start(result) else {"vision": ""}.get(result["part"], f"-{result['part']}")
+    )
+    return f"{result['model']}{what}-{leader(result)['dtype']}-b{result['batch']}"
 
 
 def page(result: Result) -> str:
@@ -57,12 +59,10 @@ def side_names(result: Result) -> dict[str, str]:
     return {key: side["title"] + f", {side['dtype']}" * mixed for key, side in sides}
 
 
-def share(result: Result, side: dict[str, Any]) -> float | None:
+def share(result: Result, side: dict[str, Any]) -> float:
     """GFLOP/s by the median, as a part of the machine's peak: of the better one of two."""
-    measured = result["peak_gflops"].get(side["dtype"])
-    if not measured:
-        return None
-    return float(result["gflop"] / side["median_seconds"] / max(measured.values()))
+    peak = max(result["peak_gflops"][side["dtype"]].values())
+    return float(result["gflop"] / side["median_seconds"] / peak)
 
 
 # ---------------------------------------------------------------------------- tables
@@ -76,14 +76,14 @@ def table_of(result: Result) -> list[str]:
     ]
     rows = []
     for key, side in result["sides"].items():
-        median, part = side["median_seconds"], share(result, side)
+        median = side["median_seconds"]
         rows.append([
             names[key],
             f"{median:.3f}",
             f"{side['minimum_seconds']:.3f}",
             f"{first / median:.2f}",
             f"{result['gflop'] / median:.0f}",
-            "unknown" if part is None else f"{part:.0%}",
+            f"{share(result, side):.0%}",
             side["computes"],
             off(side),
             f"{side['first_forward_seconds']:.2f}",
@@ -142,7 +142,7 @@ def about_forward(result: Result) -> list[str]:
         f"{turns(result)}, after one forward to warm up. A forward has {result['gflop']:.1f} "
         f"GFLOP; the model has {result['parameters'] / 1e6:.0f} M parameters. Features are off by "
         "so much of a vector's length from transformers' in float32.\n",
-        f"The peak, on all cores: {peaks or 'not measured'}. Memory is read at "
+        f"The peak, on all cores: {peaks}. Memory is read at "
         f"{result['bandwidth_gb_per_second']:.1f} GB/s.",
     ]
 

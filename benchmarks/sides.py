@@ -61,14 +61,25 @@ def _load_ours(task: Task, backend: str) -> Loaded:
     import aimv2_np
 
     model: Any = aimv2_np.load(task.folder, backend=backend, dtype=task.dtype)
-    if task.case.has_text:
-        parts = {
-            "vision": model.image_features,
-            "text": model.text_features,
-            "lit": lambda pixels, ids: model(pixels, ids).logits_per_image,
-        }
-        return Loaded(parts[task.case.part], task.dtype)
-    return Loaded(lambda pixels: model(pixels).last_hidden_state, task.dtype)
+    computes = _our_products(task.dtype) if backend == "numba" else "f32"
+    if not task.case.has_text:
+        return Loaded(lambda pixels: model(pixels).last_hidden_state, computes)
+    parts = {
+        "vision": model.image_features,
+        "text": model.text_features,
+        "lit": lambda pixels, ids: model(pixels, ids).logits_per_image,
+    }
+    return Loaded(parts[task.case.part], computes)
+
+
+def _our_products(dtype: str) -> str:
+    """What the kernels multiply on this machine, and for which instruction set they are."""
+    from aimv2_np.numba_backend.formats import format_of
+    from aimv2_np.numba_backend.isa import choose
+
+    isa = choose()
+    words = {"number": "f32", "bfloats": "bf16", "halves": "i16", "bytes": "i8"}
+    return f"{words[format_of(isa, dtype).dot.partition('_')[0]]} ({isa.name})"
 
 
 def _packed(task: Task) -> Path:
@@ -153,7 +164,7 @@ def _load_torch(task: Task, attention: str, compiled: bool = False) -> Loaded:
             features: np.ndarray = module(*map(torch.from_numpy, inputs)).numpy()
         return features
 
-    return Loaded(forward, task.dtype)
+    return Loaded(forward, {"float32": "f32", "bfloat16": "bf16"}[task.dtype])
 
 
 def _exported(task: Task) -> tuple[Any, tuple[Any, ...]]:
@@ -184,7 +195,7 @@ def _load_onnxruntime(task: Task) -> Loaded:
         features: np.ndarray = session.run(None, dict(zip(names, inputs, strict=True)))[0]
         return features
 
-    return Loaded(forward, task.dtype)
+    return Loaded(forward, "f32")
 
 
 # ---------------------------------------------------------------------------- OpenVINO
@@ -276,7 +287,6 @@ SIDES = {
         partial(_load_torch, attention="sdpa", compiled=True),
         _TORCH,
     ),
-    # Its CPU kernels for matrix products take no bfloat16; int8 is compared with NNCF's.
     "onnxruntime": Side(
         "ONNX Runtime",
         ("float32",),
