@@ -289,7 +289,8 @@ def main() -> None:
     everything = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     results = of_one_machine(everything)
     (arguments.out / "speed.svg").write_text(bars(results), encoding="utf-8")
-    (arguments.out / "roofline.svg").write_text(roofline(results), encoding="utf-8")
+    if not all(map(is_start, results)):
+        (arguments.out / "roofline.svg").write_text(roofline(results), encoding="utf-8")
     print(f"{len(results)} of {len(everything)} results, all of {machine_name(results[0])}")
 
 
