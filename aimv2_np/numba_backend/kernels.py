@@ -303,11 +303,14 @@ def pack(thread, threads, counters, matrix, width, packed, sums, lanes, first, l
     while begin < len(inverses):
         for row in range(begin, min(begin + lanes, len(inverses))):
             block, inside = divmod(first + row, lanes)
+            total = 0
             for k in range(width):
                 number = encode(number_at(matrix + 4 * (row * width + k)), inverses[row])
                 packed[block, k // CHANNELS, lane + inside, k % CHANNELS] = number
                 if SCALED:
-                    sums[block, lane + inside] += number
+                    total += np.int64(number)
+            if SCALED:
+                sums[block, lane + inside] = total
         begin = next_task(counters, 0) * lanes
 
 

@@ -71,14 +71,16 @@ def _usable_cores() -> int:
 def run(kernel: Callable[..., Any], threads: int, counters: Array, *arguments: Any) -> None:
     """`kernel(thread, threads, counters, *arguments)` in so many threads at once, this one too.
 
-    Threads wait for each other inside the kernel. So it is compiled before any other joins in, and
-    if this one fails, interrupted perhaps, the counters are set to where nobody has anything to do
-    or to wait for.
+    Threads wait for each other inside the kernel. So it is compiled, or taken from the cache, before
+    any other joins in: by a call that finds nothing to do. And if this one fails, interrupted
+    perhaps, the counters are set to where nobody has anything to do or to wait for.
     """
     with _pool.lock:
-        if threads == 1 or not getattr(kernel, "signatures", True):
+        if threads == 1:
             kernel(0, 1, counters, *arguments)
             return
+        if not getattr(kernel, "signatures", True):
+            kernel(0, 1, np.full_like(counters, _DONE), *arguments)
         others: list[Any] = []
         try:
             workers = _pool.get(threads - 1)

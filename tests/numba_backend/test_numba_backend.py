@@ -306,7 +306,6 @@ def test_narrow_weights_change_little(dtype: str, least: float) -> None:
         assert (one * other).sum(axis=1).min() >= least
     chosen = [(images @ texts.T).argmax(axis=1) for images, texts in (exact, narrow)]
     assert np.mean(chosen[0] == chosen[1]) >= 0.99
-    assert not np.array_equal(exact[0], narrow[0])
 
 
 def test_a_trace_runs_the_composed_form_on_unpacked_weights(models: Any) -> None:
