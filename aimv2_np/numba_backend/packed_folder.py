@@ -102,7 +102,6 @@ def read_packed(path: Path, isa: InstructionSet) -> Packed:
     file = read_safetensors(path)
     config, info = _metadata(file, isa)
     dtype = file.metadata["dtype"]
-    next(iter(file.tensors.values())).source.populate()
     read = _Reader(file, isa, dtype)
     params: VisionParams | LiTParams
     if isinstance(config, VisionConfig):

@@ -71,7 +71,7 @@ def _usable_cores() -> int:
 def run(kernel: Callable[..., Any], threads: int, counters: Array, *arguments: Any) -> None:
     """`kernel(thread, threads, counters, *arguments)` in so many threads at once, this one too.
 
-    Threads wait for each other inside the kernel. So it is compiled, or taken from the cache, before
+    Threads wait for each other inside the kernel. So it is compiled, or read from the cache, before
     any other joins in: by a call that finds nothing to do. And if this one fails, interrupted
     perhaps, the counters are set to where nobody has anything to do or to wait for.
     """

@@ -10,10 +10,9 @@ import json
 import mmap
 import os
 import stat
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +22,6 @@ from ..errors import CheckpointError
 
 __all__ = ["SourceFile", "foreign_format", "open_source", "parse_json_object", "shown"]
 
-_POPULATE_READ = 22  # MADV_POPULATE_READ of linux/mman.h, which Python has no name for
 _INTEGER_DIGITS = 20  # 2^64 has 20; longer ones cannot be a size and cost quadratic time to parse
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # zipped; plain
 
@@ -81,15 +79,6 @@ class SourceFile:
             if os.fstat(file.fileno()).st_size < self.size:
                 raise CheckpointError(f"{self.path}: the file has become shorter; fetch it again")
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-    def populate(self) -> None:
-        """Map all pages at once, and read those that the system has not yet: far cheaper than one
-        fault for every few of them while threads compute. Does nothing where there is no such call
-        (it is Linux 5.14's).
-        """
-        if sys.platform == "linux":
-            with suppress(OSError):
-                self.map.madvise(_POPULATE_READ)
 
     def release(self) -> None:
         """Stop counting what was read through the map as this process's memory.
