@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from aimv2_np.config import OFFICIAL, LiTConfig, TextConfig, VisionConfig
+from aimv2_np.hub import packaged_models
+from aimv2_np.loader import open_model
 from aimv2_np.weights.tree import expected_shapes
 
 __all__ = ["ITEMSIZE", "MODELS", "PARTS", "PROMPTS", "Case"]
@@ -34,7 +36,8 @@ TINY: dict[str, VisionConfig | LiTConfig] = {  # to try the commands: their time
         projection_dim=64,
     ),
 }
-MODELS = {name: model.config for name, model in OFFICIAL.items()} | TINY
+PACKAGED = {name: open_model(name).config for name in packaged_models()}  # random weights here, too
+MODELS = {name: model.config for name, model in OFFICIAL.items()} | PACKAGED | TINY
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,11 @@ def exp(x):
     return zero_where_below(times_power(e, shifted), x, _LOWEST)
 
 
+def silu(x):
+    """ops.silu, to two units in the last place."""
+    return x / (exp(_ZERO - x) + _ONE)
+
+
 def at(array, *row):
     """The address of a row of tokens, array[row], in a contiguous array."""
     return array[row].ctypes.data
@@ -133,11 +138,11 @@ def add_all(crew, phase, weights, scale, tokens, measures, x, own):
 
 
 def swiglu(sums, row, output, panel, scale, measures):
-    """`silu(gate) · up` of one channel (ops.silu)."""
+    """`silu(gate) · up` of one channel."""
     scales, offsets = scale
     gate = total(at(sums, row), output, panel, scales, offsets, measures)
     up = total(at(sums, HALF + row), output + HALF, panel, scales, offsets, measures)
-    return gate / (exp(_ZERO - gate) + _ONE) * up
+    return silu(gate) * up
 
 
 def swiglu_all(crew, phase, weights, scale, tokens, measures, hidden, own):

@@ -250,23 +250,42 @@ def test_nan_and_infinity_spread_as_in_numpy(isa: InstructionSet, odd: float) ->
     assert np.isfinite(found[100:]).all()
 
 
-@ISAS
-def test_exp_to_two_units_in_the_last_place(isa: InstructionSet) -> None:
+def applied(isa: InstructionSet, name: str, x: Any) -> Any:
+    """A function of vectors on an array."""
     kernels, step = kernels_for(isa, "float32"), isa.panel
-    exp, load = kernels.exp, kernels.load
+    function, load = getattr(kernels, name), kernels.load
 
     @numba.njit
     def apply(x: Any) -> None:
         for i in range(0, len(x), step):
-            store(x.ctypes.data + 4 * i, exp(load(x.ctypes.data + 4 * i)))
+            store(x.ctypes.data + 4 * i, function(load(x.ctypes.data + 4 * i)))
 
-    x = np.linspace(-86.9, 88.7, 32 * 5000, dtype=np.float32)
-    truth, found = np.exp(x.astype(float)), x.copy()
+    found = x.copy()
     apply(found)
-    assert (np.abs(found - truth) / np.spacing(truth.astype(np.float32))).max() <= 2
+    return found
+
+
+def units(found: Any, truth: Any) -> float:
+    """The largest error in units of the last place."""
+    return float((np.abs(found - truth) / np.spacing(np.abs(truth).astype(np.float32))).max())
+
+
+@ISAS
+def test_exp_to_two_units_in_the_last_place(isa: InstructionSet) -> None:
+    x = np.linspace(-86.9, 88.7, 32 * 5000, dtype=np.float32)
+    assert units(applied(isa, "exp", x), np.exp(x.astype(float))) <= 2
     odd = np.resize(np.array([np.inf, 89, -np.inf, -88, 0, np.nan], np.float32), 32)
-    apply(odd)
-    np.testing.assert_array_equal(odd[:6], [np.inf, np.inf, 0, 0, 1, np.nan])
+    expected = [np.inf, np.inf, 0, 0, 1, np.nan]
+    np.testing.assert_array_equal(applied(isa, "exp", odd)[:6], expected)
+
+
+@ISAS
+def test_silu_to_two_units_in_the_last_place(isa: InstructionSet) -> None:
+    x = np.linspace(-80, 80, 32 * 5000, dtype=np.float32)
+    truth = x.astype(float) / (1 + np.exp(-x.astype(float)))
+    assert units(applied(isa, "silu", x), truth) <= 2.5
+    odd = np.resize(np.array([np.inf, 0, -0.0, np.nan, -1e30], np.float32), 32)
+    np.testing.assert_array_equal(applied(isa, "silu", odd)[:5], [np.inf, 0, 0, np.nan, 0])
 
 
 def test_tiles_fit_the_registers() -> None:
