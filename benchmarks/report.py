@@ -46,7 +46,7 @@ def heading(result: Result) -> str:
     part, batch = result["part"], result["batch"]
     what = {
         "vision": f"{batch} image{'s' * (batch > 1)}",
-        "text": f"{batch} prompts of 77 tokens",
+        "text": f"{batch} prompt{'s' * (batch > 1)}",
         "lit": f"{batch} image{'s' * (batch > 1)} and 64 prompts to logits",
     }[part]
     return f"Forward pass of {result['model']}, {leader(result)['dtype']}, {what}"

@@ -85,10 +85,13 @@ def warm_up(isa: InstructionSet, dtypes: Sequence[str] = DTYPES) -> int:
     """Compile every kernel that the cache on disk lacks; returns how many those were."""
     vector, square = np.ones(8, np.float32), np.ones((8, 8), np.float32)
     one = BlockParams(vector, (square,) * 3, square, vector, square, square, square)
-    for dtype in dtypes:
+    needed = {*dtypes, *(TEXT_DTYPE[dtype] for dtype in dtypes)}
+    for dtype in needed:
+        if dtype != "float32":
+            halve(square, isa)
         transformer(square[:1], pack_blocks((one,), isa, dtype), 1, 1e-5, isa, 1, lengths=[1])
     linear(square, pack([square], isa, "float32"), vector, isa)  # the patch embedding's
-    return sum(len(kernels_for(isa, dtype).compiled) for dtype in {*dtypes, "float32"})
+    return sum(len(kernels_for(isa, dtype).compiled) for dtype in {*needed, "float32"})
 
 
 def _asarray(host: Any, dtype: str) -> Array:
@@ -107,7 +110,7 @@ def _prepare(params: Any, dtype: str, *, isa: InstructionSet) -> Any:
         return params._replace(blocks=pack_blocks(params.blocks, isa, dtype))
     dtype = TEXT_DTYPE[dtype]
     if dtype != "float32":
-        params = params._replace(text_embedding=halve(params.text_embedding))
+        params = params._replace(text_embedding=halve(params.text_embedding, isa))
     return params._replace(blocks=pack_blocks(params.blocks, isa, dtype))
 
 

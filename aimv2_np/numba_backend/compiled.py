@@ -31,8 +31,9 @@ _GROUP = 8  # panels that a task computes: their pieces, 256 or 512 KB, stay in 
 _STACK = 4  # blocks of rows that a task computes, and that use those pieces again
 _KEYS = 64  # keys that attention takes at a time
 _RUN = 64  # squares that a norm sums before it adds them to the others
+_SOME = 1 << 16  # numbers that a task converts
 _PATIENCE = 200  # looks at a counter before a waiting thread gives way
-_CALLED = ("run_blocks", "linear_all", "pack", "to_lanes", "from_lanes")  # from Python
+_CALLED = ("run_blocks", "linear_all", "pack", "convert", "to_lanes", "from_lanes")  # from Python
 
 
 def constants(isa: InstructionSet, form: Format) -> dict[str, int]:
@@ -41,7 +42,7 @@ def constants(isa: InstructionSet, form: Format) -> dict[str, int]:
         **{"PANEL": isa.panel, "ROWS": isa.rows, "HALF": isa.rows // 2},
         **{"DEPTH": _DEPTH, "GROUP": _GROUP, "STACK": _STACK},
         **{"HEAD_ROWS": isa.heads_rows, "KEYS": max(_KEYS, isa.panel)},
-        **{"RUN": _RUN, "PATIENCE": _PATIENCE},
+        **{"RUN": _RUN, "SOME": _SOME, "PATIENCE": _PATIENCE},
         **{"CHANNELS": form.channels, "PER": form.per, "NARROW": form.weights.itemsize},
         "SCALED": form.scaled,
     }

@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 Array = Any  # NumPy's
-_ROWS = 64  # of a table that are rounded at a time: little enough that memory is used again
 
 
 @dataclass(frozen=True)
@@ -75,14 +74,16 @@ def linear(x: Array, matrix: PackedMatrix, bias: Array, isa: InstructionSet) -> 
     return out
 
 
-def halve(table: Array) -> Array:
-    """float32 (V, D) as the bits of the nearest bfloat16 (uint16), a few rows at a time."""
-    halves = np.empty(table.shape, np.uint16)
-    for start in range(0, len(table), _ROWS):
-        rows = np.ascontiguousarray(table[start : start + _ROWS], np.float32)
-        bits = rows.view(np.uint32)
-        nearest = (bits + ((bits >> 16) & 1) + 0x7FFF) >> 16  # ties to even
-        halves[start : start + _ROWS] = np.where(np.isnan(rows), (bits >> 16) | 0x40, nearest)
+def halve(table: Array, isa: InstructionSet) -> Array:
+    """float32 (V, D) as the bits of the nearest bfloat16 (uint16)."""
+    numbers = np.ascontiguousarray(table, np.float32)
+    halves = np.empty(numbers.shape, np.uint16)
+    run(
+        kernels_for(isa, "bfloat16").convert,
+        thread_count(),
+        np.zeros((1, 16), np.int64),
+        *(numbers.ctypes.data, halves.reshape(-1)),
+    )
     return halves
 
 

@@ -319,6 +319,15 @@ def pack(thread, threads, counters, matrix, width, packed, sums, lanes, first, l
         begin = next_task(counters, 0) * lanes
 
 
+def convert(thread, threads, counters, numbers, stored):
+    """float32 numbers, from an address on, in the format that weights are stored in; no scales."""
+    begin = next_task(counters, 0) * SOME
+    while begin < len(stored):
+        for i in range(begin, min(begin + SOME, len(stored))):
+            stored[i] = encode(number_at(numbers + 4 * i), _ONE)
+        begin = next_task(counters, 0) * SOME
+
+
 # ---------------------------------------------------------------------------- the whole
 
 
