@@ -208,7 +208,9 @@ def _pack(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="name, hub id, folder or file")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a new or empty folder")
     _dtype_option(parser, "of the packed weights (default: float32)")
-    parser.add_argument("--force", action="store_true", help="write into a folder with files in it")
+    parser.add_argument(
+        "--force", action="store_true", help="replace a folder that was packed before"
+    )
     _json_option(parser)
     _quiet_option(parser)
     _where_options(parser)

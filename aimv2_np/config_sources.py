@@ -45,6 +45,33 @@ def _unflatten(facts: Facts) -> VisionConfig | LiTConfig:
     )
 
 
+def config_from_fields(fields: Any, source: str) -> VisionConfig | LiTConfig:
+    """What `dataclasses.asdict` made of a configuration, with every value checked again.
+
+    Raises:
+        ConfigError: not such a mapping, or values that AIMv2 cannot have.
+    """
+    if not isinstance(fields, Mapping):
+        raise ConfigError(f"{source}: expected an object, found {type(fields).__name__}")
+    lit = "text" in fields
+    towers = {key: value for key, value in fields.items() if key in ("vision", "text")}
+    facts: Facts = {} if lit else {f"vision.{key}": value for key, value in fields.items()}
+    if lit:
+        facts = {key: value for key, value in fields.items() if key not in towers}
+        for tower, values in towers.items():
+            if not isinstance(values, Mapping):
+                raise ConfigError(f"{source}: {tower} is no object")
+            facts |= {f"{tower}.{key}": value for key, value in values.items()}
+    template = _flatten(LiTConfig() if lit else VisionConfig())
+    if facts.keys() != template.keys():
+        different = ", ".join(sorted(facts.keys() ^ template.keys()))
+        raise ConfigError(f"{source}: missing or unknown: {different:.200}")
+    for key, value in facts.items():
+        if key != "vision.image_size" or value is not None:
+            facts[key] = _checked(key.rpartition(".")[2], value, source)
+    return _complete(facts, lit=lit)
+
+
 # ---------------------------------------------------------------------------- config.json
 
 _INTEGERS = (

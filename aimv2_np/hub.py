@@ -39,9 +39,8 @@ __all__ = [
 ]
 
 PACKAGED = Path(__file__).parent / "models_data"
-PACKED = (
-    "packed.safetensors"  # what `aimv2-np pack` writes: no checkpoint, and only `load` reads it
-)
+# What `aimv2-np pack` writes: no checkpoint, and only `load` reads it.
+PACKED = "packed.safetensors"
 _LOADED = (".safetensors", ".msgpack", ".index.json")
 _PATH_SUFFIXES = (".safetensors", ".msgpack", ".json", *PICKLES)
 _ACCEPTED = (
@@ -136,9 +135,7 @@ def samples() -> dict[str, Path]:
 
 def packed_file(model: str | os.PathLike[str]) -> Path | None:
     """The file of packed weights, if that is what a path leads to."""
-    if not isinstance(model, str | os.PathLike) or not isinstance(os.fspath(model), str):
-        return None
-    path = Path(os.path.expanduser(os.fspath(model)))
+    path = Path(os.path.expanduser(_checked_name(model)))
     path = path if path.name == PACKED else path / PACKED
     return path if os.path.isfile(path) else None  # False for what cannot be a path at all
 

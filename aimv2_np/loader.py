@@ -124,8 +124,11 @@ def load(
     if backend == "auto" and dtype == "float64":
         backend = "numpy"  # the only one that has it
     be = get_backend(backend, device=device)
+    dtype = None if dtype is None else str(dtype)  # a NumPy dtype's name
     if (packed := packed_file(model)) is not None:
-        return _load_packed(packed, be, dtype)
+        if revision is not None or num_heads is not None:
+            raise CheckpointError(f"{model} is packed: it takes no revision and no num_heads")
+        return _load_packed(packed, be, dtype, check=check)
     dtype = dtype or "float32"
     if dtype not in be.dtypes:
         raise BackendUnavailable(
@@ -147,16 +150,20 @@ def load(
     return _pipeline(opened.files, opened.info, opened.config, params, be, dtype)
 
 
-def _load_packed(file: Path, be: Backend, dtype: str | None) -> VisionPipeline | LiTPipeline:
-    """What `aimv2-np pack` wrote, mapped; it was checked for NaN when it was packed."""
+def _load_packed(
+    file: Path, be: Backend, dtype: str | None, *, check: bool
+) -> VisionPipeline | LiTPipeline:
+    """What `aimv2-np pack` wrote, mapped."""
     if be.name != "numba":
         raise BackendUnavailable(
             f"{file.parent} holds weights packed for the numba backend, not for {be.name}"
         )
     from .numba_backend.isa import choose
-    from .numba_backend.packed_folder import read_packed
+    from .numba_backend.packed_folder import nonfinite, read_packed
 
     packed = read_packed(file, choose())
+    if check and (bad := nonfinite(packed)):
+        raise CheckpointError(f"{file}: NaN or infinity in {', '.join(bad)}")
     if dtype not in (None, packed.dtype):
         raise BackendUnavailable(
             f"{file.parent} is packed in {packed.dtype}, not in {dtype!r}; leave dtype out"

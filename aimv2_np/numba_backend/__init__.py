@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numba import config
 
 from ..backend import NUMPY, Backend, host_dtype
 from ..errors import BackendUnavailable
@@ -55,7 +56,13 @@ def make_backend(device: int | str | None = None) -> Backend:
     """
     if device not in (None, "cpu"):
         raise BackendUnavailable(f"the numba backend runs on the CPU, not on {device!r}")
+    if getattr(config, "DISABLE_JIT", False):
+        raise BackendUnavailable(
+            "NUMBA_DISABLE_JIT is set, and kernels that are not compiled do not run; unset it, or "
+            'load with backend="numpy"'
+        )
     isa = choose()
+    thread_count()  # says what is wrong with AIMV2_NP_THREADS
     try:
         kernels_for(isa, "float32")  # compiles nothing yet
     except RuntimeError as error:  # Numba's, where it finds no folder for its cache
@@ -74,10 +81,10 @@ def backend_for(isa: InstructionSet) -> Backend:
         dtypes=DTYPES,
         asarray=_asarray,
         prepare=partial(_prepare, isa=isa),
-        patch_embed=partial(patch_embed, isa=isa),
+        patch_embed=patch_embed,
         embed_tokens=embed_tokens,
         attention_pool=attention_pool,
-        transformer=partial(_transformer, isa=isa),
+        transformer=_transformer,
     )
 
 
@@ -89,7 +96,7 @@ def warm_up(isa: InstructionSet, dtypes: Sequence[str] = DTYPES) -> int:
     for dtype in needed:
         if dtype != "float32":
             halve(square, isa)
-        transformer(square[:1], pack_blocks((one,), isa, dtype), 1, 1e-5, isa, 1, lengths=[1])
+        transformer(square[:1], pack_blocks((one,), isa, dtype), 1, 1e-5, 1, lengths=[1])
     linear(square, pack([square], isa, "float32"), vector, isa)  # the patch embedding's
     return sum(len(kernels_for(isa, dtype).compiled) for dtype in {*needed, "float32"})
 
@@ -121,7 +128,6 @@ def _transformer(
     heads: int,
     eps: float,
     *,
-    isa: InstructionSet,
     lengths: Sequence[int] | None = None,
     causal: bool = False,
     key_mask: Array | None = None,
@@ -133,7 +139,6 @@ def _transformer(
         blocks,
         heads,
         eps,
-        isa,
         thread_count(),
         lengths=[tokens] * batch if lengths is None else list(lengths),
         causal=causal,

@@ -12,6 +12,7 @@ import hashlib
 import sys
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -66,17 +67,21 @@ def _forms(form: Format) -> dict[str, str]:
 def _digest() -> str:
     """Of the sources that end up in compiled code."""
     here = Path(__file__).parent
-    files = (
-        *("attention", "compiled", "formats", "intrinsics", "isa", "kernels", "vectors", "words"),
-    )
+    files = ["attention", "compiled", "formats", "intrinsics", "isa", "kernels", "vectors", "words"]
     return hashlib.sha256(b"".join((here / f"{f}.py").read_bytes() for f in files)).hexdigest()[:12]
 
 
-def _announce(version: str, what: str) -> list[str]:
-    """Say so, once, when something has to be compiled; a warm cache compiles nothing.
+@lru_cache
+def _say(name: str) -> None:
+    """One line, once, before the first kernel is compiled; a warm cache compiles nothing."""
+    print(
+        f"aimv2_np: compiling the kernels for {name}, once (about 10 s for each dtype)",
+        file=sys.stderr,
+    )
 
-    Returns the list to which the names of what is compiled will be added.
-    """
+
+def _watch(version: str, name: str) -> list[str]:
+    """The list to which the names of what is compiled will be added."""
 
     class Notice(event.Listener):
         def on_start(self, compilation: Any) -> None:
@@ -84,11 +89,7 @@ def _announce(version: str, what: str) -> list[str]:
             if not getattr(kernel, "__qualname__", "").endswith(version):
                 return  # somebody else's
             compiled.append(kernel.__name__)
-            if len(compiled) == 1:
-                print(
-                    f"aimv2_np: compiling the kernels for {what}, once (about 10 s)",
-                    file=sys.stderr,
-                )
+            _say(name)
 
         def on_end(self, compilation: Any) -> None:
             pass
@@ -126,12 +127,20 @@ def _options(name: str) -> dict[str, Any]:
     }
 
 
-@lru_cache
+_one_at_a_time = Lock()
+
+
 def kernels_for(isa: InstructionSet, dtype: str) -> SimpleNamespace:
     """The compiled kernels by name; each compiles at its first call unless the cache has it.
 
     `compiled` lists those that had to be.
     """
+    with _one_at_a_time:
+        return _made(isa, dtype)
+
+
+@lru_cache
+def _made(isa: InstructionSet, dtype: str) -> SimpleNamespace:
     form = format_of(isa, dtype)
     modules = (kernels, attention, words)
     scope: dict[str, Any] = {}
@@ -139,7 +148,7 @@ def kernels_for(isa: InstructionSet, dtype: str) -> SimpleNamespace:
         scope |= vars(module)
     scope |= constants(isa, form) | _micro_kernels(isa, form)
     version = f"{_digest()}_{isa.name}_{dtype}"
-    compiled = _announce(version, f"{isa.name}, {dtype}")
+    compiled = _watch(version, isa.name)
     definitions = [
         member
         for module in modules

@@ -38,18 +38,19 @@ class PackedPatches:
 
     matrix: PackedMatrix
     size: int  # P
+    isa: InstructionSet
 
 
 def pack_patches(weight: Array, isa: InstructionSet) -> PackedPatches:
     """From the kernel as it is stored."""
     matrix = np.ascontiguousarray(weight.reshape(len(weight), -1))
-    return PackedPatches(pack([matrix], isa, "float32"), weight.shape[-1])
+    return PackedPatches(pack([matrix], isa, "float32"), weight.shape[-1], isa)
 
 
-def patch_embed(pixels: Array, weight: PackedPatches, bias: Array, *, isa: InstructionSet) -> Array:
+def patch_embed(pixels: Array, weight: PackedPatches, bias: Array) -> Array:
     """ops.patch_embed: (B, C, Y, X) to (B, N, D)."""
     patches = ops.cut_patches(pixels, weight.size)
-    flat = linear(patches.reshape(-1, patches.shape[-1]), weight.matrix, bias, isa)
+    flat = linear(patches.reshape(-1, patches.shape[-1]), weight.matrix, bias, weight.isa)
     return flat.reshape(*patches.shape[:2], -1)
 
 

@@ -53,8 +53,12 @@ INSTRUCTION_SETS = (  # the best first; 32 registers, but AVX2 and plain: 16
 
 @lru_cache
 def features() -> frozenset[str]:
-    """Of this processor, in LLVM's words."""
+    """Of the processor that Numba compiles for, in LLVM's words."""
     from llvmlite import binding
+
+    if os.environ.get("NUMBA_CPU_NAME", "host") != "host" or "NUMBA_CPU_FEATURES" in os.environ:
+        named = os.environ.get("NUMBA_CPU_FEATURES", "").split(",")  # +avx2,-avx512f
+        return frozenset(name[1:] for name in named if name.startswith("+"))
 
     found = {name for name, there in binding.get_host_cpu_features().items() if there}
     return frozenset(found) | ({"neon"} if platform.machine() in ("arm64", "aarch64") else set())

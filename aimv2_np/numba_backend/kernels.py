@@ -51,7 +51,7 @@ def exp(x):
 
 
 def silu(x):
-    """ops.silu, to two units in the last place."""
+    """ops.silu, to three units in the last place."""
     return x / (exp(_ZERO - x) + _ONE)
 
 

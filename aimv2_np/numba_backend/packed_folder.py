@@ -18,7 +18,8 @@ from typing import Any, cast
 import numpy as np
 
 from ..config import LiTConfig, TextConfig, VisionConfig
-from ..errors import BackendUnavailable, CheckpointError
+from ..config_sources import config_from_fields
+from ..errors import BackendUnavailable, CheckpointError, ConfigError
 from ..hub import PACKED
 from ..weights.safetensors_file import SafetensorsFile, read_safetensors
 from ..weights.tree import HeadParams, LiTParams, TextParams, VisionParams
@@ -28,10 +29,11 @@ from .formats import DTYPES, TEXT_DTYPE, format_of
 from .isa import FORCE, InstructionSet
 from .packing import PackedBlocks, PackedMatrix, packed_shape
 
-__all__ = ["Packed", "read_packed", "write_packed"]
+__all__ = ["Packed", "nonfinite", "read_packed", "write_packed"]
 
 _LAYOUT = "1"  # grows when arrays are named or laid out in another way
 _F32, _I32 = np.dtype(np.float32), np.dtype(np.int32)
+_KEPT = ("official", "layout", "stored", "weights_bytes", "parameters")  # of Opened.info
 _MATRICES = ("qkv", "proj", "fc1_fc3", "fc2")
 
 Array = Any  # NumPy's
@@ -44,7 +46,7 @@ class Packed:
     config: VisionConfig | LiTConfig
     params: VisionParams | LiTParams
     dtype: str
-    info: dict[str, Any]  # of the checkpoint, as `Opened.info`
+    info: dict[str, Any]  # of the checkpoint, a part of `Opened.info`
 
 
 # ---------------------------------------------------------------------------- writing
@@ -59,7 +61,7 @@ def write_packed(folder: Path, packed: Packed, isa: InstructionSet) -> None:
     from safetensors.numpy import save_file
 
     arrays = {
-        name: array if array.flags.c_contiguous else np.ascontiguousarray(array)
+        name: np.asarray(array, order="C")  # JAX holds matrices transposed
         for name, array in _arrays(packed.params)
         if array.size
     }
@@ -68,7 +70,7 @@ def write_packed(folder: Path, packed: Packed, isa: InstructionSet) -> None:
         "instruction_set": isa.name,
         "dtype": packed.dtype,
         "config": json.dumps(asdict(packed.config)),
-        "info": json.dumps(packed.info),
+        "info": json.dumps({key: packed.info[key] for key in _KEPT}),
     }
     with written_whole(folder / PACKED) as partial:
         save_file(arrays, partial, metadata=metadata)
@@ -138,12 +140,12 @@ def _metadata(
     try:
         if found["dtype"] not in DTYPES:
             raise ValueError(f"unknown dtype {found['dtype']!r}")
-        raw, info = json.loads(found["config"]), json.loads(found["info"])
-        if "text" in raw:
-            vision, text = VisionConfig(**raw.pop("vision")), TextConfig(**raw.pop("text"))
-            return LiTConfig(vision=vision, text=text, **raw), dict(info)
-        return VisionConfig(**raw), dict(info)
-    except (KeyError, TypeError, ValueError) as error:
+        config = config_from_fields(json.loads(found["config"]), "config")
+        info = json.loads(found["info"])
+        if not isinstance(info, dict) or not isinstance(info.get("parameters"), int):
+            raise ValueError("info does not say how many parameters there are")
+        return config, info
+    except (KeyError, ValueError, RecursionError, ConfigError) as error:
         raise CheckpointError(f"{file.path}: its metadata is damaged: {error}") from error
 
 
@@ -198,13 +200,15 @@ def _blocks(read: _Reader, config: VisionConfig | TextConfig) -> PackedBlocks:
         for block in each
     )
     norms = np.array(read("blocks.norms", depth, 2, width))  # to Numba, mapped arrays are others
-    return PackedBlocks(norms, matrices, hidden, read.dtype)
+    return PackedBlocks(norms, matrices, hidden, read.dtype, read.isa)
 
 
 def _vision(read: _Reader, config: VisionConfig) -> VisionParams:
     width, patch = config.hidden_size, config.patch_size
     inputs = config.num_channels * patch**2
-    kernel = PackedPatches(read.matrix("patch_weight.matrix", width, inputs, "float32"), patch)
+    kernel = PackedPatches(
+        read.matrix("patch_weight.matrix", width, inputs, "float32"), patch, read.isa
+    )
     grid, head = config.grid_size, read.below("head.")
     return VisionParams(
         patch_weight=cast(Any, kernel),
@@ -234,3 +238,14 @@ def _text(read: _Reader, config: TextConfig) -> TextParams:
         blocks=_blocks(read, config),
         post_trunk_norm=read("post_trunk_norm", width),
     )
+
+
+def nonfinite(packed: Packed) -> list[str]:
+    """The arrays that hold NaN or an infinity."""
+    return [name for name, array in _arrays(packed.params) if not _is_finite(array)]
+
+
+def _is_finite(array: Array) -> bool:
+    if array.dtype == np.uint16:  # bfloat16: all ones in the exponent
+        return not ((array & 0x7F80) == 0x7F80).any()
+    return bool(np.isfinite(array).all())

@@ -130,11 +130,11 @@ def _scale(matrix: Array, scales: Array, first: int) -> Array:
     largest = np.maximum(matrix.max(axis=1), -matrix.min(axis=1))
     places = first + np.arange(len(matrix))
     scales[places // scales.shape[1], places % scales.shape[1]] = largest / np.float32(127)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         return np.where(largest > 0, np.float32(127) / largest, np.float32(0))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedBlocks(Sequence[BlockParams]):
     """All blocks of one encoder; as a sequence, each one unpacked again when it is asked for.
 
@@ -145,6 +145,7 @@ class PackedBlocks(Sequence[BlockParams]):
     matrices: tuple[_Four, ...]  # qkv, proj, fc1 with fc3, fc2
     hidden: int  # F
     dtype: str
+    isa: InstructionSet  # whose tiles the weights are laid out for
 
     def addresses(self) -> Array:
         """Where the weights lie, (blocks, 4) int64: asked for at each run, since a copy moves."""
@@ -200,7 +201,7 @@ def pack_blocks(blocks: Sequence[BlockParams], isa: InstructionSet, dtype: str) 
         return np.stack([block.norm_1, block.norm_2]), four, len(block.fc1)
 
     norms, matrices, hidden = zip(*map(packed, blocks), strict=True)
-    return PackedBlocks(np.stack(norms), matrices, hidden[0], dtype)
+    return PackedBlocks(np.stack(norms), matrices, hidden[0], dtype, isa)
 
 
 def _block_size(block: BlockParams, isa: InstructionSet, dtype: str) -> int:

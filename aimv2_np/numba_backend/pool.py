@@ -8,6 +8,7 @@ when two threads call at once, another when a process forks.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import BackendUnavailable
 from ..machine import cores
 
 __all__ = ["THREADS", "run", "thread_count"]
 
 Array = NDArray[np.int64]
+_MOST = 1024  # threads
 _DONE = 1 << 40  # more tasks taken and more threads arrived than there ever are
 THREADS = "AIMV2_NP_THREADS"  # environment variable: how many, instead of all usable cores
 
@@ -56,9 +59,17 @@ if hasattr(os, "register_at_fork"):
 
 
 def thread_count() -> int:
-    """How many threads kernels use: AIMV2_NP_THREADS, else the usable cores."""
+    """How many threads kernels use: AIMV2_NP_THREADS, else the usable cores.
+
+    Raises:
+        BackendUnavailable: the environment asks for something else than 1 to 1024.
+    """
     wanted = os.environ.get(THREADS, "")
-    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else _usable_cores()
+    if not wanted:
+        return _usable_cores()
+    if not re.fullmatch(r"\d{1,4}", wanted) or not 1 <= int(wanted) <= _MOST:
+        raise BackendUnavailable(f"{THREADS}={wanted[:40]}: expected a number from 1 to {_MOST}")
+    return int(wanted)
 
 
 @lru_cache  # asked at each run, and it reads files

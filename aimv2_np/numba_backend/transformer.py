@@ -19,6 +19,7 @@ __all__ = ["transformer"]
 Array = NDArray[Any]
 _LEAST = 5_000_000  # multiplications, some 50 µs of a core: what two threads' hand-over costs
 _F = np.float32
+_TINY = 1e-30  # what float32 can still add to the squares of a lane without a token, which are 0
 
 
 def _places(lengths: list[int], panel: int) -> tuple[Array, Array, Array]:
@@ -41,7 +42,6 @@ def transformer(
     blocks: PackedBlocks,
     heads: int,
     eps: float,
-    isa: InstructionSet,
     threads: int,
     *,
     lengths: list[int],
@@ -52,6 +52,7 @@ def transformer(
 
     `key_mask`: (sequences, longest), False for keys that nobody sees.
     """
+    isa = blocks.isa
     kernels = kernels_for(isa, blocks.dtype)
     threads = threads if _worth_sharing(x, blocks) else 1
     slots, tasks, sequences = _places(lengths, isa.panel)
@@ -63,10 +64,10 @@ def transformer(
         threads,
         np.zeros((PHASES * len(blocks), 16), np.int64),  # counters: two cache lines a phase
         tokens,
-        *_tokens(tokens.shape, len(tasks), width // heads, heads, blocks, isa),
+        *_tokens(tokens.shape, len(tasks), width // heads, heads, blocks),
         *_own(threads, width // heads, blocks.dtype, isa),
         *(slots, tasks, sequences, blocks.norms, blocks.addresses(), *blocks.scales()),
-        *(width // heads, _F(eps), causal),
+        *(width // heads, _F(max(eps, _TINY)), causal),
         np.ones((0, 0), bool) if key_mask is None else np.ascontiguousarray(key_mask, bool),
     )
     out = np.empty(x.shape, _F)
@@ -85,18 +86,14 @@ def _tokens(
     head_width: int,
     heads: int,
     blocks: PackedBlocks,
-    isa: InstructionSet,
 ) -> tuple[Array, ...]:
     """Memory for kernels.run_blocks, from normed to measures.
 
     `shape` is that of the tokens, `queries` the number of panels when each sequence starts one.
     """
     panels, width, panel = shape
-    form, rows, hidden = (
-        format_of(isa, blocks.dtype),
-        _head_rows(head_width, isa),
-        padded(blocks.hidden),
-    )
+    form, rows = format_of(blocks.isa, blocks.dtype), _head_rows(head_width, blocks.isa)
+    hidden = padded(blocks.hidden)
     nothing = np.zeros((0, 0, 0), _F)
     return (
         aligned_zeros(panels, width // form.per, panel),  # normed

@@ -97,7 +97,7 @@ def total_of_numbers(place, output, panel, scales, offsets, measures):
 def total_of_integers(place, output, panel, scales, offsets, measures):
     """Sums of integers, less what the tokens' offset of 128 added, times both scales."""
     sums = from_integers(load(place), offsets[output])
-    return sums * scales[output] * load(at(measures, panel))
+    return sums * (load(at(measures, panel)) * scales[output])
 
 
 def narrow_not(wide, panel, words, measures):

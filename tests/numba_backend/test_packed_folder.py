@@ -18,7 +18,8 @@ from safetensors.numpy import save_file
 import aimv2_np
 from aimv2_np.cli import main
 from aimv2_np.hub import PACKED
-from aimv2_np.numba_backend.isa import FORCE, choose
+from aimv2_np.numba_backend import backend_for
+from aimv2_np.numba_backend.isa import FORCE, INSTRUCTION_SETS, choose
 
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 
@@ -89,13 +90,43 @@ def test_another_instruction_set_is_refused(
         aimv2_np.load(folders["int8"])
 
 
+def changed(tower: str, **values: Any) -> Any:
+    """The metadata's config with other values."""
+
+    def damage(metadata: Any) -> dict[str, str]:
+        config = json.loads(metadata["config"])
+        (config[tower] if tower else config).update(values)
+        return {"config": json.dumps(config)}
+
+    return damage
+
+
+DAMAGE = [
+    lambda _: {"config": "{"},
+    lambda _: {"config": "[" * 100_000},
+    lambda _: {"info": "[]"},
+    lambda _: {"dtype": "int4"},
+    changed("text", num_attention_heads=65),  # kernels would write beyond their memory
+    changed("vision", num_attention_heads=0),
+    changed("vision", num_attention_heads="6"),
+    changed("vision", hidden_size=None),
+    changed("vision", rms_norm_eps="x"),
+    changed("vision", another=1),
+    changed("", max_logit_scale="x"),
+    changed("", text=3),
+]
+
+
 def test_another_layout_or_damage_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     older = edited(folders["int8"], tmp_path / "older", **{"aimv2_np.packed": "0"})
     with pytest.raises(aimv2_np.CheckpointError, match="packed in layout 0, this version reads"):
         aimv2_np.load(older)
-    broken = edited(folders["int8"], tmp_path / "broken", config="{")
-    with pytest.raises(aimv2_np.CheckpointError, match="its metadata is damaged"):
-        aimv2_np.load(broken)
+    for i, damage in enumerate(DAMAGE):
+        broken = edited(
+            folders["int8"], tmp_path / f"broken-{i}", **damage(_metadata(folders["int8"]))
+        )
+        with pytest.raises(aimv2_np.CheckpointError, match="its metadata is damaged"):
+            aimv2_np.load(broken)
     config = json.loads(_metadata(folders["int8"])["config"])
     config["vision"]["intermediate_size"] += 64  # kernels would read beyond the arrays
     larger = edited(folders["int8"], tmp_path / "larger", config=json.dumps(config))
@@ -138,25 +169,78 @@ def test_what_is_written_and_what_is_in_the_way(
     assert names > {PACKED, "config.json", "preprocessor_config.json", "vocab.json", "merges.txt"}
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("mine")
-    assert main(["pack", "emoji-lit", "--out", str(tmp_path / "full")]) == 1
-    assert "is not empty; --force writes into it" in capsys.readouterr().err
-    assert main(["pack", "emoji-lit", "--out", str(tmp_path / "full"), "--force"]) == 0
-    assert (tmp_path / "full" / "letter.txt").read_text() == "mine"
-    assert main(["pack", "emoji-lit", "--out", str(tmp_path / "no" / "where")]) == 1
-    assert "there is no folder" in capsys.readouterr().err
+    (tmp_path / "file").write_text("mine")
+    for out, complaint in (
+        ("full", "holds other files"),
+        ("file", "exists and is no folder"),
+        ("no/where", "there is no folder"),
+        ("n" * 300, "File name too long"),
+    ):
+        assert main(["pack", "emoji-lit", "--out", str(tmp_path / out), "--force"]) == 1
+        assert complaint in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"full", "file"}
+    assert main(["pack", str(folders["int8"]), "--out", str(tmp_path / "again")]) == 1
+    assert "is packed already" in capsys.readouterr().err
 
 
-def test_two_processes_share_the_pages(folders: dict[str, Path]) -> None:
-    """What the second one keeps for itself is far less than the weights."""
-    if not Path("/proc/self/smaps_rollup").exists():
-        pytest.skip("needs Linux's /proc/self/smaps_rollup to see what is shared")
+def test_packing_anew_leaves_nothing_of_the_old(tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    assert main(["pack", "emoji-lit", "--out", out, "-q"]) == 0
+    native = GOLDEN / "vision-native" / "transformers"
+    assert main(["pack", str(native), "--out", out, "-q"]) == 1
+    assert main(["pack", str(native), "--out", out, "-q", "--force"]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {PACKED, "config.json"}
+
+
+def test_an_interrupted_pack_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("safetensors.numpy.save_file", interrupted)
+    assert main(["pack", "emoji-lit", "--out", str(tmp_path / "out")]) != 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_packed_folder_does_not_take(folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(aimv2_np.CheckpointError, match="takes no revision and no num_heads"):
+        aimv2_np.load(folders["int8"], revision="main")
+    assert aimv2_np.load(folders["int8"], check=True, dtype=np.dtype("int8")).dtype == "int8"
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(folders["bfloat16"], spoilt)
+    with safe_open(spoilt / PACKED, "np") as file:
+        arrays = {name: file.get_tensor(name).copy() for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    arrays["vision.blocks.1.proj.weights"].flat[5] = 0x7FC0
+    save_file(arrays, spoilt / PACKED, metadata=metadata)
+    with pytest.raises(aimv2_np.CheckpointError, match=r"NaN .* in vision.blocks.1.proj.weights"):
+        aimv2_np.load(spoilt, check=True)
+
+
+def test_a_backend_of_another_instruction_set_runs_what_was_packed(
+    folders: dict[str, Path],
+) -> None:
+    """Packed weights know whose tiles they are for, whatever the backend was made for."""
+    plain = backend_for(next(isa for isa in INSTRUCTION_SETS if isa.name == "plain"))
+    found = aimv2_np.load(folders["float32"], backend=plain).encode_text("a cat")
+    assert np.array_equal(found, aimv2_np.load(folders["float32"]).encode_text("a cat"))
+
+
+def test_pages_are_shared_not_private(folders: dict[str, Path]) -> None:
+    """What a process keeps for itself of the mapped weights that it has read."""
+    if not Path("/proc/self/smaps").exists():
+        pytest.skip("needs Linux's /proc/self/smaps to see what is shared")
     program = (
         "import sys, aimv2_np; m = aimv2_np.load(sys.argv[1]); m.encode_text('a cat');"
         "lines = open('/proc/self/smaps').read().split('\\n');"
         f"at = [i for i, l in enumerate(lines) if l.endswith('{PACKED}')];"
-        "print(sum(int(l.split()[1]) for i in at for l in lines[i:i + 24]"
-        " if l.startswith(('Private_Dirty', 'Anonymous'))))"
+        "count = lambda *names: sum(int(l.split()[1]) for i in at for l in lines[i:i + 24]"
+        " if l.startswith(names));"
+        "print(count('Rss:'), count('Private_Dirty:', 'Anonymous:'))"
     )
     command = [sys.executable, "-c", program, str(folders["float32"])]
     found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert int(found) == 0
+    resident, private = map(int, found.split())
+    assert resident > 1000  # kB
+    assert private == 0
