@@ -27,8 +27,8 @@ from .vectors import make_load, make_splat, make_widen
 
 __all__ = ["constants", "kernels_for"]
 
-_DEPTH = 512  # words of K at a time: a block's weights, 12 to 24 KB, stay in first-level cache
-_GROUP = 8  # panels that a task computes: their pieces, 256 or 512 KB, stay in second-level cache
+_DEPTH = 512  # words of K at a time: a block's weights, 8 to 24 KB, stay in first-level cache
+_GROUP = 8  # panels that a task computes: their pieces, 128 to 512 KB, stay in second-level cache
 _STACK = 4  # blocks of rows that a task computes, and that use those pieces again
 _KEYS = 64  # keys that attention takes at a time
 _RUN = 64  # squares that a norm sums before it adds them to the others
