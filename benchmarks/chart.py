@@ -62,7 +62,11 @@ def case_name(result: Result) -> str:
     if is_start(result):
         return f"{model}, process start to first embedding"
     images = f"{batch} image{'s' * (batch > 1)}"
-    what = {"vision": images, "text": f"{batch} prompts", "lit": f"{images}, 64 prompts"}
+    what = {
+        "vision": images,
+        "text": f"{batch} prompt{'s' * (batch > 1)}",
+        "lit": f"{images}, 64 prompts",
+    }
     return f"{model}, {leader(result)['dtype']}, {what[result['part']]}"
 
 

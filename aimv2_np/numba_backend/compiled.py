@@ -51,7 +51,7 @@ def constants(isa: InstructionSet, form: Format) -> dict[str, int]:
 
 def _forms(form: Format) -> dict[str, str]:
     """Which of the functions in words.py a format takes."""
-    scaled = {1: "not", 2: "to_halves", 4: "to_bytes"}
+    narrow = {2: "narrow_to_halves", 4: "narrow_to_bytes"}
     return {
         "put": f"put_{form.per}",
         "put_values": "put_1" if form.per == 1 else "put_values_2",
@@ -59,7 +59,7 @@ def _forms(form: Format) -> dict[str, str]:
         "place_values": "place_1" if form.per == 1 else "place_values_2",
         "ready": "ready_widened" if form.widened else "ready_as_they_are",
         "total": "total_of_integers" if form.scaled else "total_of_numbers",
-        "narrow": "narrow_" + scaled[form.channels if form.scaled else 1],
+        "narrow": narrow[form.channels] if form.scaled else "narrow_nothing",
         "encode": f"encode_{form.dtype}",
     }
 

@@ -30,7 +30,7 @@ from numba.extending import intrinsic
 
 from .vectors import splat
 
-__all__ = ["DOTS", "Dot", "make_microkernel"]
+__all__ = ["DOTS", "Dot", "fetch_add", "give_way", "make_microkernel", "number_at", "read_shared"]
 
 _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _BYTE = ir.IntType(8).as_pointer()

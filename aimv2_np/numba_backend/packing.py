@@ -19,7 +19,15 @@ from .formats import Format, format_of
 from .isa import InstructionSet
 from .pool import run, thread_count
 
-__all__ = ["PackedBlocks", "PackedMatrix", "aligned_zeros", "pack_blocks", "padded"]
+__all__ = [
+    "PackedBlocks",
+    "PackedMatrix",
+    "aligned_zeros",
+    "pack",
+    "pack_blocks",
+    "packed_shape",
+    "padded",
+]
 
 Array = Any  # NumPy's
 _WHOLE = 4  # channels are padded to a multiple of this, the most that a word holds

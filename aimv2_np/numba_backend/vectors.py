@@ -19,7 +19,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
-__all__ = ["make_load", "make_splat"]
+__all__ = [
+    *("make_load", "make_splat", "make_widen", "splat", "store", "store_bfloats"),
+    *("at_least", "at_most", "larger", "root", "times_power", "zero_where_below"),
+    *("four_bytes", "from_integers", "pair", "round_bfloat", "two_halves"),
+]
 
 _I8, _I16, _I32, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType()
 _FUSE = ("contract",)  # a product and a sum may become one instruction, as in ops' BLAS

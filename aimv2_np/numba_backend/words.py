@@ -100,8 +100,8 @@ def total_of_integers(place, output, panel, scales, offsets, measures):
     return sums * (load(at(measures, panel)) * scales[output])
 
 
-def narrow_not(wide, panel, words, measures):
-    """Nothing: products read tokens as they were written."""
+def narrow_nothing(wide, panel, words, measures):
+    """Products read tokens as they were written."""
 
 
 def _scale(wide, panel, measures):
