@@ -75,13 +75,13 @@ def _where_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-_DTYPE = "float32 (default), bfloat16 or int8 (numba), float64 (numpy), or a plug-in's"
-
-
 def _compute_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it is computed")
     group.add_argument("--backend", default="auto", help="auto, numpy, numba or a plug-in's name")
-    group.add_argument("--dtype", help=_DTYPE)
+    group.add_argument(
+        "--dtype",
+        help="float32 (default), bfloat16 or int8 (numba), float64 (numpy), or a plug-in's",
+    )
 
 
 def _quiet_option(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +99,10 @@ def _texts_options(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--texts-file", metavar="FILE", help="more texts, one per line, UTF-8; - is standard input"
     )
+
+
+def _model_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="name, hub id, folder or file")
 
 
 def _model_option(parser: argparse.ArgumentParser) -> None:
@@ -171,7 +175,7 @@ def _models(parser: argparse.ArgumentParser) -> None:
 
 
 def _info(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="name, hub id, folder or file")
+    _model_argument(parser)
     parser.add_argument("--keys", action="store_true", help="list every key of the files")
     parser.add_argument(
         "--no-check", action="store_true", help="do not read the weights to look for NaN and Inf"
@@ -182,7 +186,7 @@ def _info(parser: argparse.ArgumentParser) -> None:
 
 
 def _trace(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="name, hub id, folder or file")
+    _model_argument(parser)
     parser.add_argument("--list", action="store_true", help="print the names of the activations")
     parser.add_argument("--out", metavar="FILE", help="file to write: .safetensors")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
@@ -205,7 +209,7 @@ def _dtype_option(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def _pack(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="name, hub id, folder or file")
+    _model_argument(parser)
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a new or empty folder")
     _dtype_option(parser, "of the packed weights (default: float32)")
     parser.add_argument(

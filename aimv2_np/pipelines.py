@@ -62,12 +62,13 @@ class ImageMethods:
 
         An image's numbers do not depend on its neighbours: they are those it has alone.
         """
-        each = self._encoded(self.preprocess(images, exif=exif))
+        each = self._encoded(images, exif)
         features = [self.vision.backend.to_numpy(patches)[0] for patches, _ in each]
         return features if self.vision.config.is_native else np.stack(features)
 
-    def _encoded(self, pixels: Iterable[HostArray]) -> Iterator[tuple[Any, Any]]:
-        """`vision.forward` of each image (C, Y, X), in packed batches of bounded size."""
+    def _encoded(self, images: Any, exif: bool) -> Iterator[tuple[Any, Any]]:
+        """`vision.forward` of each image, in packed batches of bounded size."""
+        pixels = self.preprocess(images, exif=exif)
         for batch in _batches(pixels, self.vision.config.patch_size):
             yield from self.vision.packed(batch)
 
@@ -88,7 +89,7 @@ class VisionPipeline(ImageMethods, VisionEncoder):
             ConfigError: no `pool`, for a checkpoint without a pooling head that was trained.
         """
         if pool is None and self.config.use_head:
-            each = self._encoded(self.preprocess(images, exif=exif))
+            each = self._encoded(images, exif)
             vectors = np.concatenate([self.backend.to_numpy(pooled) for _, pooled in each])
             return ops.l2_normalize(vectors) if normalize else vectors
         if pool != "mean":
@@ -96,7 +97,7 @@ class VisionPipeline(ImageMethods, VisionEncoder):
                 f"{self.name} has no image embedding of its own: pass pool='mean' for the mean "
                 f"of its patch features (found pool={pool!r})"
             )
-        each = self._encoded(self.preprocess(images, exif=exif))
+        each = self._encoded(images, exif)
         vectors = np.stack([self.backend.to_numpy(x)[0].mean(axis=0) for x, _ in each])
         return ops.l2_normalize(vectors) if normalize else vectors
 
@@ -152,7 +153,7 @@ class LiTPipeline(ImageMethods, LiT):
 
     def encode_image(self, images: Any, *, normalize: bool = True, exif: bool = True) -> HostArray:
         """Embeddings of images, (B, projection width), each as it is alone."""
-        each = self._encoded(self.preprocess(images, exif=exif))
+        each = self._encoded(images, exif)
         be, projector = self.backend, self.params.image_projector
         features = np.concatenate([be.to_numpy(be.linear(x, projector)) for _, x in each])
         return ops.l2_normalize(features) if normalize else features

@@ -60,25 +60,12 @@ def embed_names(model: aimv2_np.LiTPipeline, names: list[str], prompt: str = PRO
 
 
 def evaluate(
-    model: aimv2_np.LiTPipeline,
-    images: list[Image.Image],
-    classes: np.ndarray,
-    beside: dict[str, np.ndarray],
+    model: aimv2_np.LiTPipeline, vectors: np.ndarray, texts: np.ndarray, classes: np.ndarray
 ) -> dict:
-    """Every figure: `classes[i]` is what `images[i]` shows.
-
-    `beside` gets the embeddings of the first model, for how far those of others are from them.
-    """
+    """Every figure of the embeddings of images and names: `classes[i]` is what image i shows."""
     emoji = all_emoji()
-    started = time.perf_counter()
-    vectors = embed_images(model, images)
-    seconds = time.perf_counter() - started
     names = [e.name for e in emoji]
-    texts = embed_names(model, names)
     scores = vectors @ texts.T
-    first_vectors = beside.setdefault("images", vectors)
-    first_texts = beside.setdefault("names", texts)
-    agree = scores.argmax(axis=1) == (first_vectors @ first_texts.T).argmax(axis=1)
     bare = vectors @ embed_names(model, names, "{}").T
     codes = {e.code: i for i, e in enumerate(emoji)}
     row = {c: i for i, c in enumerate(classes)}
@@ -103,10 +90,17 @@ def evaluate(
             for group, name in GROUPS.items()
             if (groups == group).any()
         },
-        "images per second": round(len(images) / seconds, 1),
-        "same top-1 as the first column": f"{100 * agree.mean():.2f} %",
-        "least cosine with its images": round(float((vectors * first_vectors).sum(1).min()), 5),
-        "least cosine with its names": round(float((texts * first_texts).sum(1).min()), 5),
+    }
+
+
+def agreement(ours: list[np.ndarray], first: list[np.ndarray]) -> dict:
+    """How far the embeddings of images and names are from those of the first column."""
+    chosen = [(images @ names.T).argmax(axis=1) for images, names in (ours, first)]
+    cosines = [float((a * b).sum(axis=1).min()) for a, b in zip(ours, first, strict=True)]
+    return {
+        "same top-1 as the first column": f"{100 * (chosen[0] == chosen[1]).mean():.2f} %",
+        "least cosine with its images": round(cosines[0], 5),
+        "least cosine with its names": round(cosines[1], 5),
     }
 
 
@@ -138,13 +132,23 @@ def main() -> None:
     if options.beside and options.beside.name == options.model.name:
         parser.error("the two folders need different names: these head the columns")
     images, classes = pictures(options.artist)
+    names = [e.name for e in all_emoji()]
     found: dict[str, dict] = {}
-    beside: dict[str, np.ndarray] = {}
+    first: list[np.ndarray] = []
     for folder in filter(None, (options.model, options.beside)):
         for dtype in options.dtypes:
             model = aimv2_np.load(folder, backend=options.backend, dtype=dtype)
+            started = time.perf_counter()
+            vectors = embed_images(model, images)
+            speed = len(images) / (time.perf_counter() - started)
+            ours = [vectors, embed_names(model, names)]
+            first = first or ours
             name = folder.name if len(options.dtypes) == 1 else f"{folder.name}, {dtype}"
-            found[name] = evaluate(model, images, classes, beside)
+            found[name] = {
+                **evaluate(model, *ours, classes),
+                "images per second": round(speed, 1),
+                **agreement(ours, first),
+            }
     print(json.dumps(found, indent=2) if options.json else table(found))
 
 

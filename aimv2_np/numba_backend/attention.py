@@ -74,9 +74,8 @@ def soften(scores, keys, peak, total):
     scale = exp(peak - top)
     total = total * scale
     for key in range(0, keys, PER):
-        one = exp(load(at(scores, key)) - top)
+        one = other = exp(load(at(scores, key)) - top)
         total = total + one
-        other = one
         if PER == 2:
             other = exp(load(at(scores, key + 1)) - top)
             total = total + other

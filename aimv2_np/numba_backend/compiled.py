@@ -64,6 +64,7 @@ def _forms(form: Format) -> dict[str, str]:
     }
 
 
+@lru_cache
 def _digest() -> str:
     """Of the sources that end up in compiled code."""
     here = Path(__file__).parent
@@ -133,7 +134,7 @@ _one_at_a_time = Lock()
 def kernels_for(isa: InstructionSet, dtype: str) -> SimpleNamespace:
     """The compiled kernels by name; each compiles at its first call unless the cache has it.
 
-    `compiled` lists those that had to be.
+    Beside them: `form`, their format; `size`, their constants; `compiled`, which had to be.
     """
     with _one_at_a_time:
         return _made(isa, dtype)
@@ -146,7 +147,8 @@ def _made(isa: InstructionSet, dtype: str) -> SimpleNamespace:
     scope: dict[str, Any] = {}
     for module in modules:
         scope |= vars(module)
-    scope |= constants(isa, form) | _micro_kernels(isa, form)
+    size = constants(isa, form)
+    scope |= size | _micro_kernels(isa, form)
     version = f"{_digest()}_{isa.name}_{dtype}"
     compiled = _watch(version, isa.name)
     definitions = [
@@ -162,4 +164,4 @@ def _made(isa: InstructionSet, dtype: str) -> SimpleNamespace:
         scope[definition.__name__] = njit(**_options(definition.__name__))(copy)
     scope |= {name: scope[which] for name, which in _forms(form).items()}
     found = {f.__name__: scope[f.__name__] for f in definitions}
-    return SimpleNamespace(**found, load=scope["load"], compiled=compiled)
+    return SimpleNamespace(**found, load=scope["load"], form=form, size=size, compiled=compiled)

@@ -13,11 +13,11 @@ import numpy as np
 
 from .. import ops
 from ..backend import Backend
+from ..weights.stored import widened
 from ..weights.tree import HeadParams
-from .compiled import constants, kernels_for
-from .formats import format_of
+from .compiled import kernels_for
 from .isa import InstructionSet
-from .packing import PackedMatrix, aligned_zeros, pack, padded
+from .packing import PackedMatrix, aligned_zeros, pack, padded, task_memory
 from .pool import run, thread_count
 
 __all__ = [
@@ -57,7 +57,7 @@ def patch_embed(pixels: Array, weight: PackedPatches, bias: Array) -> Array:
 def linear(x: Array, matrix: PackedMatrix, bias: Array, isa: InstructionSet) -> Array:
     """ops.linear: (T, I) to (T, O), in float32."""
     kernels = kernels_for(isa, "float32")
-    size, threads = constants(isa, format_of(isa, "float32")), thread_count()
+    threads = thread_count()
     panels = -(-len(x) // isa.panel)
     tokens = aligned_zeros(panels, padded(x.shape[1]), isa.panel)
     outputs = aligned_zeros(panels, len(bias), isa.panel)
@@ -67,8 +67,7 @@ def linear(x: Array, matrix: PackedMatrix, bias: Array, isa: InstructionSet) -> 
         threads,
         np.zeros((1, 16), np.int64),
         *(matrix.weights.ctypes.data, np.array(bias, np.float32), tokens, outputs),
-        aligned_zeros(threads, size["STACK"] * size["GROUP"], size["ROWS"], isa.panel),
-        aligned_zeros(threads, 0),  # no weights are widened
+        *task_memory(threads, kernels.size),
     )
     out = np.empty((len(x), len(bias)), np.float32)
     kernels.from_lanes(outputs, out)
@@ -91,7 +90,7 @@ def halve(table: Array, isa: InstructionSet) -> Array:
 def embed_tokens(input_ids: Array, table: Array) -> Array:
     """ops.embed_tokens of a table in float32, or in bfloat16 as `halve` makes it."""
     rows = ops.embed_tokens(input_ids, table)
-    return (rows.astype(np.uint32) << 16).view(np.float32) if rows.dtype == np.uint16 else rows
+    return widened(rows) if rows.dtype == np.uint16 else rows
 
 
 def attention_pool(be: Backend, x: Array, p: HeadParams, heads: int, tap: Any = None) -> Array:

@@ -158,9 +158,10 @@ def swiglu_all(crew, phase, weights, scale, tokens, measures, hidden, own):
             for p in range(panels):
                 sums = own[0][b * GROUP + p]
                 for row in range(0, min(HALF, channels - channel), PER):
-                    one = swiglu(sums, row, output + row, panel + p, scale, measures)
-                    last = row + PER - 1
-                    other = swiglu(sums, last, output + last, panel + p, scale, measures)
+                    one = other = swiglu(sums, row, output + row, panel + p, scale, measures)
+                    if PER == 2:
+                        above = output + row + 1
+                        other = swiglu(sums, row + 1, above, panel + p, scale, measures)
                     put(hidden[panel + p], channel + row, one, other)
         task = next_task(counters, phase)
     meet(counters, phase, threads)
@@ -242,9 +243,10 @@ def normalise_all(crew, phase, x, weight, eps, wide, words, measures):
             squares = squares + run
         scale = splat(_ONE) / root(squares / np.float32(channels) + eps)
         for channel in range(0, channels, PER):
-            last = channel + PER - 1
-            one = load(at(x, panel, channel)) * scale * weight[channel]
-            other = load(at(x, panel, last)) * scale * weight[min(last, channels - 1)]
+            one = other = load(at(x, panel, channel)) * scale * weight[channel]
+            if PER == 2:
+                odd = min(channel + 1, channels - 1)  # of an odd number, x is 0 behind the last
+                other = load(at(x, panel, channel + 1)) * scale * weight[odd]
             put(wide[panel], channel, one, other)
         narrow(wide, panel, words, measures)
         panel = next_task(counters, phase)

@@ -22,12 +22,13 @@ from ..config_sources import config_from_fields
 from ..errors import BackendUnavailable, CheckpointError, ConfigError
 from ..hub import PACKED
 from ..weights.safetensors_file import SafetensorsFile, read_safetensors
+from ..weights.stored import is_finite
 from ..weights.tree import HeadParams, LiTParams, TextParams, VisionParams
 from ..writing import written_whole
 from .edges import PackedPatches
 from .formats import DTYPES, TEXT_DTYPE, format_of
 from .isa import FORCE, InstructionSet
-from .packing import PackedBlocks, PackedMatrix, packed_shape
+from .packing import PackedBlocks, PackedMatrix, packed_shape, products
 
 __all__ = ["Packed", "nonfinite", "read_packed", "write_packed"]
 
@@ -189,15 +190,14 @@ class _Reader:
 
 def _blocks(read: _Reader, config: VisionConfig | TextConfig) -> PackedBlocks:
     width, hidden, depth = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    each = (read.below(f"blocks.{i}.") for i in range(depth))
     matrices = tuple(
-        (
-            block.matrix("qkv", 3 * width, width),
-            block.matrix("proj", width, width),
-            block.matrix("fc1_fc3", hidden, width, paired=True),
-            block.matrix("fc2", width, hidden),
+        tuple(
+            read.matrix(f"blocks.{i}.{name}", outputs, inputs, paired=paired)
+            for name, (outputs, inputs, paired) in zip(
+                _MATRICES, products(width, hidden), strict=True
+            )
         )
-        for block in each
+        for i in range(depth)
     )
     norms = np.array(read("blocks.norms", depth, 2, width))  # to Numba, mapped arrays are others
     return PackedBlocks(norms, matrices, hidden, read.dtype, read.isa)
@@ -242,10 +242,4 @@ def _text(read: _Reader, config: TextConfig) -> TextParams:
 
 def nonfinite(packed: Packed) -> list[str]:
     """The arrays that hold NaN or an infinity."""
-    return [name for name, array in _arrays(packed.params) if not _is_finite(array)]
-
-
-def _is_finite(array: Array) -> bool:
-    if array.dtype == np.uint16:  # bfloat16: all ones in the exponent
-        return not ((array & 0x7F80) == 0x7F80).any()
-    return bool(np.isfinite(array).all())
+    return [name for name, array in _arrays(packed.params) if not is_finite(array)]

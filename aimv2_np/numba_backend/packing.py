@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ..weights.stored import widened
 from ..weights.tree import BlockParams
 from .compiled import kernels_for
 from .formats import Format, format_of
@@ -27,6 +29,8 @@ __all__ = [
     "pack_blocks",
     "packed_shape",
     "padded",
+    "products",
+    "task_memory",
 ]
 
 Array = Any  # NumPy's
@@ -64,6 +68,14 @@ def room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     return -(-int(np.prod(shape)) * dtype.itemsize // 64) * 64
 
 
+def task_memory(threads: int, size: dict[str, int]) -> tuple[Array, Array]:
+    """Each thread's own for kernels.multiply: the sums of a task, and weights made wider."""
+    return (
+        aligned_zeros(threads, size["STACK"] * size["GROUP"], size["ROWS"], size["PANEL"]),
+        aligned_zeros(threads, size["ROWS"] * size["DEPTH"]),
+    )
+
+
 @dataclass(frozen=True)
 class PackedMatrix:
     """One or two matrices with the outputs of all of them one after the other."""
@@ -78,14 +90,14 @@ class PackedMatrix:
         some = self.weights[:, :, lanes]
         some = some.transpose(0, 2, 1, 3).reshape(-1, words * channels)[:count, :width]
         if some.dtype == np.uint16:
-            return (some.astype(np.uint32) << 16).view(np.float32)
+            return widened(some)
         if some.dtype == np.int8:
             scales = self.scales.reshape(blocks, rows)[:, lanes].reshape(-1, 1)
             return some * scales[:count]
         return np.ascontiguousarray(some)
 
 
-_Four = tuple[PackedMatrix, PackedMatrix, PackedMatrix, PackedMatrix]
+_Four = tuple[PackedMatrix, ...]  # qkv, proj, fc1 with fc3, fc2
 
 
 def packed_shape(
@@ -150,7 +162,7 @@ class PackedBlocks(Sequence[BlockParams]):
     """
 
     norms: Array  # (blocks, 2, D)
-    matrices: tuple[_Four, ...]  # qkv, proj, fc1 with fc3, fc2
+    matrices: tuple[_Four, ...]
     hidden: int  # F
     dtype: str
     isa: InstructionSet  # whose tiles the weights are laid out for
@@ -159,6 +171,7 @@ class PackedBlocks(Sequence[BlockParams]):
         """Where the weights lie, (blocks, 4) int64: asked for at each run, since a copy moves."""
         return np.array([[m.weights.ctypes.data for m in four] for four in self.matrices], np.int64)
 
+    @cached_property
     def scales(self) -> tuple[Array, Array]:
         """Scales and offsets of all outputs, (blocks, 4, longest)."""
         longest = max(len(m.scales) for m in self.matrices[0])
@@ -193,6 +206,16 @@ class PackedBlocks(Sequence[BlockParams]):
         )
 
 
+def products(width: int, hidden: int) -> tuple[tuple[int, int, bool], ...]:
+    """Outputs and inputs of a block's qkv, proj, fc1 with fc3, and fc2; whether two are paired."""
+    return (
+        (3 * width, width, False),
+        (width, width, False),
+        (hidden, width, True),
+        (width, hidden, False),
+    )
+
+
 def pack_blocks(blocks: Sequence[BlockParams], isa: InstructionSet, dtype: str) -> PackedBlocks:
     """Every block's weights packed, one block after the other: never two are in memory unpacked."""
     new = None
@@ -214,11 +237,8 @@ def pack_blocks(blocks: Sequence[BlockParams], isa: InstructionSet, dtype: str) 
 
 def _block_size(block: BlockParams, isa: InstructionSet, dtype: str) -> int:
     """Bytes of a block's packed weights."""
-    form, hidden, width = format_of(isa, dtype), len(block.fc1), len(block.norm_1)
-    shapes = [
-        packed_shape(3 * width, width, isa, form),
-        packed_shape(width, width, isa, form),
-        packed_shape(hidden, width, isa, form, paired=True),
-        packed_shape(width, hidden, isa, form),
-    ]
-    return sum(room(shape, form.weights) for shape in shapes)
+    form = format_of(isa, dtype)
+    return sum(
+        room(packed_shape(outputs, inputs, isa, form, paired=paired), form.weights)
+        for outputs, inputs, paired in products(len(block.norm_1), len(block.fc1))
+    )

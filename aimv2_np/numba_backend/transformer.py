@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiled import constants, kernels_for
-from .formats import format_of
-from .isa import InstructionSet
+from .compiled import kernels_for
+from .formats import Format
 from .kernels import PHASES
-from .packing import PackedBlocks, aligned_zeros, padded
+from .packing import PackedBlocks, aligned_zeros, padded, task_memory
 from .pool import run
 
 __all__ = ["transformer"]
@@ -56,7 +55,8 @@ def transformer(
     kernels = kernels_for(isa, blocks.dtype)
     threads = threads if _worth_sharing(x, blocks) else 1
     slots, tasks, sequences = _places(lengths, isa.panel)
-    width = x.shape[1]
+    width, head_width = x.shape[1], x.shape[1] // heads
+    rows = -(-head_width // isa.heads_rows) * isa.heads_rows  # with zeros, for attention's tiles
     tokens = aligned_zeros(-(-len(x) // isa.panel), padded(width), isa.panel)
     kernels.to_lanes(np.ascontiguousarray(x, _F), tokens)
     run(
@@ -64,10 +64,12 @@ def transformer(
         threads,
         np.zeros((PHASES * len(blocks), 16), np.int64),  # counters: two cache lines a phase
         tokens,
-        *_tokens(tokens.shape, len(tasks), width // heads, heads, blocks),
-        *_own(threads, width // heads, blocks.dtype, isa),
-        *(slots, tasks, sequences, blocks.norms, blocks.addresses(), *blocks.scales()),
-        *(width // heads, _F(max(eps, _TINY)), causal),
+        *_tokens(tokens.shape, len(tasks), rows, heads, padded(blocks.hidden), kernels.form),
+        *task_memory(threads, kernels.size),
+        aligned_zeros(threads, kernels.size["KEYS"], isa.panel),  # scores
+        aligned_zeros(threads, rows, isa.panel),  # a head's output
+        *(slots, tasks, sequences, blocks.norms, blocks.addresses(), *blocks.scales),
+        *(head_width, _F(max(eps, _TINY)), causal),
         np.ones((0, 0), bool) if key_mask is None else np.ascontiguousarray(key_mask, bool),
     )
     out = np.empty(x.shape, _F)
@@ -75,25 +77,14 @@ def transformer(
     return out
 
 
-def _head_rows(width: int, isa: InstructionSet) -> int:
-    """Channels of a head with the zeros that fill attention's last tile."""
-    return -(-width // isa.heads_rows) * isa.heads_rows
-
-
 def _tokens(
-    shape: tuple[int, ...],
-    queries: int,
-    head_width: int,
-    heads: int,
-    blocks: PackedBlocks,
+    shape: tuple[int, ...], queries: int, rows: int, heads: int, hidden: int, form: Format
 ) -> tuple[Array, ...]:
     """Memory for kernels.run_blocks, from normed to measures.
 
     `shape` is that of the tokens, `queries` the number of panels when each sequence starts one.
     """
     panels, width, panel = shape
-    form, rows = format_of(blocks.isa, blocks.dtype), _head_rows(head_width, blocks.isa)
-    hidden = padded(blocks.hidden)
     nothing = np.zeros((0, 0, 0), _F)
     return (
         aligned_zeros(panels, width // form.per, panel),  # normed
@@ -104,17 +95,6 @@ def _tokens(
         aligned_zeros(panels, width // form.channels, panel) if form.scaled else nothing,  # words
         aligned_zeros(panels, hidden // form.channels, panel) if form.scaled else nothing,
         aligned_zeros(panels if form.scaled else 0, panel),  # measures
-    )
-
-
-def _own(threads: int, head_width: int, dtype: str, isa: InstructionSet) -> tuple[Array, ...]:
-    """Each thread's own memory: sums, weights made wider, scores, and a head's output."""
-    size = constants(isa, format_of(isa, dtype))
-    return (
-        aligned_zeros(threads, size["STACK"] * size["GROUP"], size["ROWS"], isa.panel),
-        aligned_zeros(threads, size["ROWS"] * size["DEPTH"]),
-        aligned_zeros(threads, size["KEYS"], isa.panel),
-        aligned_zeros(threads, _head_rows(head_width, isa), isa.panel),
     )
 
 

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from ..errors import CheckpointError
 from .files import SourceFile, shown
 
-__all__ = ["DTYPE_BITS", "MOST_AXES", "PARAMETER_DTYPES", "StoredTensor", "tensor_bytes"]
+__all__ = [
+    "DTYPE_BITS",
+    "MOST_AXES",
+    "PARAMETER_DTYPES",
+    "StoredTensor",
+    "is_finite",
+    "tensor_bytes",
+    "widened",
+]
 
 # Every dtype that a safetensors file can hold (safetensors/src/tensor.rs), in bits.
 DTYPE_BITS = {
@@ -58,6 +66,18 @@ def tensor_bytes(shape: tuple[int, ...], dtype: str, where: str) -> int:
     return total // 8
 
 
+def widened(bits: NDArray[Any]) -> NDArray[Any]:
+    """The float32 numbers that the bits of bfloat16 (uint16) are the upper halves of."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def is_finite(values: NDArray[Any]) -> bool:
+    """Whether no value is NaN or infinite; uint16 are the bits of bfloat16."""
+    if values.dtype.kind == "u":  # all ones in the exponent
+        return not bool(((values & 0x7F80) == 0x7F80).any())
+    return bool(np.isfinite(values).all())
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """One tensor of a file; `offset` counts from the beginning of the file, in bytes."""
@@ -86,8 +106,7 @@ class StoredTensor:
         raw = np.dtype(PARAMETER_DTYPES[self.dtype])
         count = math.prod(self.shape)
         if count and self.dtype != "BF16" and raw == dtype and self.offset % raw.itemsize == 0:
-            view = np.frombuffer(self.source.map, raw, count, self.offset)
-            return view.reshape(self.shape)
+            return self.mapped()
         values = np.empty(count, dtype)
         for start, chunk in self._chunks():
             self._convert(chunk, values[start : start + len(chunk)])
@@ -129,9 +148,7 @@ class StoredTensor:
 
     def has_nonfinite(self) -> bool:
         """Whether any value is NaN or infinite; reads the file in chunks."""
-        if self.dtype == "BF16":  # all ones in the exponent
-            return any(bool(((c & 0x7F80) == 0x7F80).any()) for _, c in self._chunks())
-        return any(not np.isfinite(chunk).all() for _, chunk in self._chunks())
+        return not all(is_finite(chunk) for _, chunk in self._chunks())
 
     def _chunks(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """The raw values, a bounded number at a time, each with the index it begins at."""
@@ -145,7 +162,7 @@ class StoredTensor:
 
     def _convert(self, raw: NDArray[Any], out: NDArray[Any]) -> None:
         if self.dtype == "BF16":
-            raw = (raw.astype(np.uint32) << 16).view(np.float32)
+            raw = widened(raw)
         try:
             with np.errstate(over="raise", invalid="ignore"):  # a signalling NaN is no error here
                 out[...] = raw
