@@ -17,35 +17,34 @@ _ONE, _ZERO, _MINUS_INFINITY = np.float32(1), np.float32(0), np.float32(-np.inf)
 _FINITE, _POSITIVE = np.float32(-3e38), np.float32(1e-30)
 
 
-def attend(qk, values, head, query, first, length, causal, seen, scores, out):
+def attend(qk, values, head, first, length, position, causal, seen, scores, out):
     """ops.attention of one head for one panel of queries, KEYS keys at a time.
 
     keys ↓, queries →        scores (KEYS, PANEL) ── exp(score − maximum) ──→ weights, in place
     values · weights         out (E, PANEL), rescaled whenever a maximum grows
 
-    `first`, `length`: the panel where the sequence starts, its tokens; `seen` (length or none):
-    False for keys that nobody sees. A step of the first product is PER channels, of the second
-    PER keys.
+    `first`, `length`: the slot where the sequence starts, its tokens; `position` of the first
+    query in it; `seen` (length or none): False for keys that nobody sees. A step of the first
+    product is PER_HEADS channels, of the second PER_HEADS keys.
     """
     peak, total = splat(_MINUS_INFINITY), splat(_ZERO)
-    queries, steps, rows = at(qk[0], query, head, 0), qk.shape[3], len(out)
+    queries = at(qk[0], (first + position) // PANEL, head, 0)
+    steps, rows = qk.shape[3], len(out)
     for start in range(0, length, KEYS):
-        panels = min(KEYS, length - start + PANEL - 1) // PANEL
+        panels = (min(KEYS, length - start) + PANEL - 1) // PANEL
         for panel in range(panels):
-            keys = at(qk[1], first + start // PANEL + panel, head, 0)
+            keys = at(qk[1], (first + start) // PANEL + panel, head, 0)
             for row in range(0, PANEL, HEAD_ROWS):
                 place = at(scores, panel * PANEL + row)
                 scores_tile(steps, keys + 4 * row, queries, place, 0)
-        hide(scores, start, panels * PANEL, length, (query - first) * PANEL, causal, seen)
+        hide(scores, start, panels * PANEL, length, position, causal, seen)
         peak, total, scale = soften(scores, panels * PANEL, peak, total)
         if start > 0:
             for row in range(rows):
                 store(at(out, row), load(at(out, row)) * scale)
         for row in range(0, rows, HEAD_ROWS):
-            for panel in range(panels):
-                some = at(values, first + start // PANEL + panel, head, row)
-                weights = at(scores, panel * PANEL // PER)
-                values_tile(PANEL // PER, some, weights, at(out, row), start + panel)
+            some = at(values, (first + start) // KEYS, head, row)
+            values_tile(panels * PANEL // PER_HEADS, some, at(scores, 0), at(out, row), start)
     inverse = splat(_ONE) / at_least(total, _POSITIVE)  # where nothing is seen, 0 · inverse
     for row in range(rows):
         store(at(out, row), load(at(out, row)) * inverse)
@@ -73,33 +72,32 @@ def soften(scores, keys, peak, total):
     top = at_least(highest, _FINITE)
     scale = exp(peak - top)
     total = total * scale
-    for key in range(0, keys, PER):
+    for key in range(0, keys, PER_HEADS):
         one = other = exp(load(at(scores, key)) - top)
         total = total + one
-        if PER == 2:
+        if PER_HEADS == 2:
             other = exp(load(at(scores, key + 1)) - top)
             total = total + other
-        put(scores, key, one, other)
+        put_head(scores, key, one, other)
     return highest, total, scale
 
 
 def attend_all(
-    crew, phase, width, qk, values, tasks, sequences, causal, seen, context, scores, out
+    crew, phase, width, qk, values, queries, sequences, causal, seen, context, scores, out
 ):  # fmt: skip
     """Self-attention of every head; a task is one panel of queries of one head."""
-    counters, threads = crew
     heads = qk.shape[2]
-    task = next_task(counters, phase)
-    while task < len(tasks) * heads:
+    count = len(queries) * heads
+    task = next_task(crew, phase, count)
+    while task < count:
         query, head = divmod(task, heads)
-        sequence = tasks[query]
+        sequence, position = queries[query]
         first, length, token = sequences[sequence]
         keys = seen[sequence] if len(seen) > 0 else seen.reshape(-1)
-        attend(qk, values, head, query, first, length, causal, keys, scores, out)
-        position = (query - first) * PANEL
+        attend(qk, values, head, first, length, position, causal, keys, scores, out)
         give_back(out, width, context, head, token + position, min(PANEL, length - position))
-        task = next_task(counters, phase)
-    meet(counters, phase, threads)
+        task = next_task(crew, phase, count)
+    meet(crew, phase)
 
 
 def give_back(out, width, context, head, token, count):

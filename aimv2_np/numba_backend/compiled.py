@@ -23,12 +23,14 @@ from . import attention, kernels, words
 from .formats import Format, format_of
 from .intrinsics import make_microkernel
 from .isa import InstructionSet
-from .vectors import make_load, make_splat, make_widen
+from .vectors import make_load, make_pair, make_splat, make_store_bfloats, make_widen
 
 __all__ = ["constants", "kernels_for"]
 
 _DEPTH = 512  # words of K at a time: a block's weights, 8 to 24 KB, stay in first-level cache
-_GROUP = 8  # panels that a task computes: their pieces, 128 to 512 KB, stay in second-level cache
+_GROUP = 8  # panels that a task computes at most: their pieces, 128 to 512 KB, stay in L2,
+_LEAST = 4  # and at least, if there are so many
+_SHARES = 3  # tiles that together bring the weights nearer that are needed after them
 _STACK = 4  # blocks of rows that a task computes, and that use those pieces again
 _KEYS = 64  # keys that attention takes at a time
 _RUN = 64  # squares that a norm sums before it adds them to the others
@@ -41,10 +43,12 @@ def constants(isa: InstructionSet, form: Format) -> dict[str, int]:
     """The capital names in kernels.py, attention.py and words.py."""
     return {
         **{"PANEL": isa.panel, "ROWS": isa.rows, "HALF": isa.rows // 2},
-        **{"DEPTH": _DEPTH, "GROUP": _GROUP, "STACK": _STACK},
+        **{"DEPTH": _DEPTH, "GROUP": _GROUP, "LEAST": _LEAST, "STACK": _STACK, "SHARES": _SHARES},
         **{"HEAD_ROWS": isa.heads_rows, "KEYS": max(_KEYS, isa.panel)},
         **{"RUN": _RUN, "SOME": _SOME, "PATIENCE": _PATIENCE},
-        **{"CHANNELS": form.channels, "PER": form.per, "NARROW": form.weights.itemsize},
+        **{"CHANNELS": form.channels, "NARROW": form.weights.itemsize},
+        "BYTES": isa.rows * form.channels * form.weights.itemsize,  # of a block's weights in a step
+        **{"PER": form.per, "PER_HEADS": form.per_heads},
         "SCALED": form.scaled,
     }
 
@@ -54,9 +58,11 @@ def _forms(form: Format) -> dict[str, str]:
     narrow = {2: "narrow_to_halves", 4: "narrow_to_bytes"}
     return {
         "put": f"put_{form.per}",
-        "put_values": "put_1" if form.per == 1 else "put_values_2",
+        "put_head": f"put_{form.per_heads}",
+        "put_values": f"put_values_{form.per_heads}",
         "place": f"place_{form.per}",
-        "place_values": "place_1" if form.per == 1 else "place_values_2",
+        "place_head": f"place_{form.per_heads}",
+        "place_values": "place_1" if form.per_heads == 1 else "place_values_2",
         "ready": "ready_widened" if form.widened else "ready_as_they_are",
         "total": "total_of_integers" if form.scaled else "total_of_numbers",
         "narrow": narrow[form.channels] if form.scaled else "narrow_nothing",
@@ -106,15 +112,29 @@ def _micro_kernels(isa: InstructionSet, form: Format) -> dict[str, Any]:
     product = form.dot, isa.rows, isa.vectors, isa.lanes
     heads = form.heads_dot, isa.heads_rows, isa.vectors, isa.lanes
     wider = "int8" if form.scaled else "bfloat16"
+    keys = 4 * constants(isa, form)["KEYS"]  # bytes from a channel of values to the next,
+    native = form.heads_dot == "bfloats_avx512"
     return {
         "load": make_load(isa.panel),
         "splat": make_splat(isa.panel),
         "widen": make_widen(wider, isa.panel),
         "widen_one": make_widen(wider, 1),
-        "product_tile": make_microkernel(*product, a_row=4, a_step=4 * isa.rows),
+        "product_tile": make_microkernel(
+            *product, a_row=4, a_step=4 * isa.rows, fetched=4 * isa.rows // _SHARES
+        ),
         "scores_tile": make_microkernel(*heads, a_row=4, a_step=row),
-        "values_tile": make_microkernel(*heads, a_row=row // form.per, a_step=4),
+        "values_tile": make_microkernel(*heads, a_row=keys // form.per_heads, a_step=4),
+        "pair": make_pair(native=native),
+        "store_bfloats": make_store_bfloats(native=native),
     }
+
+
+def _compiled(definition: FunctionType, scope: dict[str, Any], version: str) -> Any:
+    """A copy of a function with other global names."""
+    copy = FunctionType(definition.__code__, scope, definition.__name__)
+    copy.__qualname__ = f"{definition.__name__}_{version}"
+    copy.__module__ = definition.__module__
+    return njit(**_options(definition.__name__))(copy)
 
 
 def _options(name: str) -> dict[str, Any]:
@@ -123,7 +143,12 @@ def _options(name: str) -> dict[str, Any]:
     """
     inner = name not in _CALLED
     return {
-        **{"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}},
+        **{
+            "cache": not inner,
+            "nogil": True,
+            "error_model": "numpy",
+            "fastmath": {"contract", "nsz"},
+        },
         **{"no_cpython_wrapper": inner, "no_cfunc_wrapper": inner},
     }
 
@@ -158,10 +183,10 @@ def _made(isa: InstructionSet, dtype: str) -> SimpleNamespace:
         if isinstance(member, FunctionType) and member.__module__ == module.__name__
     ]
     for definition in definitions:
-        copy = FunctionType(definition.__code__, scope, definition.__name__)
-        copy.__qualname__ = f"{definition.__name__}_{version}"
-        copy.__module__ = definition.__module__
-        scope[definition.__name__] = njit(**_options(definition.__name__))(copy)
+        scope[definition.__name__] = _compiled(definition, scope, version)
     scope |= {name: scope[which] for name, which in _forms(form).items()}
+    for finish in kernels.FINISHES:
+        own = scope | {"finish": scope[finish]}
+        scope[f"multiply_{finish}"] = _compiled(kernels.multiply, own, f"{version}_{finish}")
     found = {f.__name__: scope[f.__name__] for f in definitions}
     return SimpleNamespace(**found, load=scope["load"], form=form, size=size, compiled=compiled)

@@ -18,7 +18,7 @@ from ..weights.tree import HeadParams
 from .compiled import kernels_for
 from .isa import InstructionSet
 from .packing import PackedMatrix, aligned_zeros, pack, padded, task_memory
-from .pool import run, thread_count
+from .pool import new_counters, run, thread_count
 
 __all__ = [
     "PackedPatches",
@@ -65,7 +65,7 @@ def linear(x: Array, matrix: PackedMatrix, bias: Array, isa: InstructionSet) -> 
     run(
         kernels.linear_all,
         threads,
-        np.zeros((1, 16), np.int64),
+        new_counters(1, threads),
         *(matrix.weights.ctypes.data, np.array(bias, np.float32), tokens, outputs),
         *task_memory(threads, kernels.size),
     )
@@ -76,12 +76,12 @@ def linear(x: Array, matrix: PackedMatrix, bias: Array, isa: InstructionSet) -> 
 
 def halve(table: Array, isa: InstructionSet) -> Array:
     """float32 (V, D) as the bits of the nearest bfloat16 (uint16)."""
-    numbers = np.ascontiguousarray(table, np.float32)
+    numbers, threads = np.ascontiguousarray(table, np.float32), thread_count()
     halves = np.empty(numbers.shape, np.uint16)
     run(
         kernels_for(isa, "bfloat16").convert,
-        thread_count(),
-        np.zeros((1, 16), np.int64),
+        threads,
+        new_counters(1, threads),
         *(numbers.ctypes.data, halves.reshape(-1)),
     )
     return halves

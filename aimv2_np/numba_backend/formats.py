@@ -47,7 +47,12 @@ class Format:
 
     @property
     def per(self) -> int:
-        """Channels in a word of what norms, attention and SwiGLU write, and of heads."""
+        """Channels in a word of what norms, attention and SwiGLU write."""
+        return 1 if self.scaled else self.channels
+
+    @property
+    def per_heads(self) -> int:
+        """Channels in a word of queries and keys, keys in one of values and their weights."""
         return DOTS[self.heads_dot].channels
 
     @property
@@ -63,10 +68,9 @@ def format_of(isa: InstructionSet, dtype: str) -> Format:
     """
     if dtype == "float32":
         return Format(dtype, np.dtype(np.float32), "number", "number", widened=False)
-    dot = getattr(isa, dtype)
+    dot, heads_dot = getattr(isa, dtype), isa.bfloat16 or "number"
     if not features().issuperset(isa.needs):
-        dot = dot.removesuffix("_avx512")
+        dot, heads_dot = dot.removesuffix("_avx512"), heads_dot.removesuffix("_avx512")
     if dtype == "bfloat16":
-        bits = np.dtype(np.uint16)
-        return Format(dtype, bits, dot or "number", dot or "number", widened=not dot)
-    return Format(dtype, np.dtype(np.int8), dot or "halves", "number", widened=not dot)
+        return Format(dtype, np.dtype(np.uint16), dot or "number", heads_dot, widened=not dot)
+    return Format(dtype, np.dtype(np.int8), dot or "halves", heads_dot, widened=not dot)

@@ -137,6 +137,15 @@ DOTS = {
     "bytes_avx512": Dot(4, _I32, _bytes_avx512),
 }
 
+
+def _prefetch(b: ir.IRBuilder, place: Any) -> None:
+    """Bring a cache line into L2."""
+    kind = ir.FunctionType(ir.VoidType(), [_BYTE, _I32, _I32, _I32])
+    to_read, near, data = (ir.Constant(_I32, n) for n in (0, 2, 1))
+    function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+    b.call(function, [place, to_read, near, data])
+
+
 # ---------------------------------------------------------------------------- the tile
 
 
@@ -150,6 +159,7 @@ class _Tile:
     lanes: int
     a_row: int  # bytes from a row of A to the next,
     a_step: int  # from a step of K to the next
+    fetched: int  # bytes ahead that a step brings nearer
 
     @property
     def words(self) -> Any:
@@ -182,7 +192,7 @@ class _Tile:
         return after
 
     def loop(self, b: ir.IRBuilder, state: list[Any], by: int) -> list[Any]:
-        """As many times `by` steps as fit; `state` is what is left of K, A, B, and the sums."""
+        """As many times `by` steps as fit; `state`: steps left; A, B and ahead; the sums."""
         before = b.block
         head, body, done = (b.append_basic_block(name) for name in ("head", "body", "done"))
         b.branch(head)
@@ -190,57 +200,73 @@ class _Tile:
         phis = [b.phi(value.type) for value in state]
         for phi, value in zip(phis, state, strict=True):
             phi.add_incoming(value, before)
-        left, at_a, at_b, *sums = phis
+        left, at_a, at_b, ahead, *sums = phis
         b.cbranch(b.icmp_signed(">=", left, _constant(by)), body, done)
         b.position_at_end(body)
         for _ in range(by):
             sums = self.step(b, at_a, at_b, sums)
             at_a = b.gep(at_a, [_constant(self.a_step)])
             at_b = b.gep(at_b, [_constant(4 * self.lanes * self.vectors)])
-        for phi, value in zip(phis, [b.sub(left, _constant(by)), at_a, at_b, *sums], strict=True):
+        if self.fetched:
+            _prefetch(b, ahead)
+            ahead = b.gep(ahead, [_constant(self.fetched * by)])
+        after = [b.sub(left, _constant(by)), at_a, at_b, ahead, *sums]
+        for phi, value in zip(phis, after, strict=True):
             phi.add_incoming(value, b.block)
         b.branch(head)
         b.position_at_end(done)
         return phis
 
-    def whole(self, b: ir.IRBuilder, steps: Any, a: Any, tokens: Any, c: Any, resume: Any) -> None:
+    def whole(self, b: ir.IRBuilder, steps: Any, places: Any, resume: Any) -> None:
         """Sums from zero or from memory, all steps, sums to memory."""
-        before, places = b.block, [self.place(b, c, i, self.sums) for i in range(self.count)]
+        *read, c = places
+        before, rows = b.block, [self.place(b, c, i, self.sums) for i in range(self.count)]
         go_on, start = (b.append_basic_block(name) for name in ("go_on", "start"))
         b.cbranch(b.icmp_signed("!=", resume, _constant(0)), go_on, start)
         b.position_at_end(go_on)
-        old = [b.load(place, align=4) for place in places]
+        old = [b.load(row, align=4) for row in rows]
         b.branch(start)
         b.position_at_end(start)
         sums = [b.phi(self.sums) for _ in old]
         for phi, value in zip(sums, old, strict=True):
             phi.add_incoming(ir.Constant(self.sums, None), before)
             phi.add_incoming(value, go_on)
-        state = [steps, a, tokens, *sums]
+        state = [steps, *read, *sums]
         for by in sorted({self.dot.unroll, 1}, reverse=True):
             state = self.loop(b, state, by)
-        _, _, _, *sums = state
-        for place, value in zip(places, sums, strict=True):
-            b.store(value, place, align=4)
+        for row, value in zip(rows, state[1 + len(read) :], strict=True):
+            b.store(value, row, align=4)
 
 
-def make_microkernel(dot: str, rows: int, vectors: int, lanes: int, a_row: int, a_step: int) -> Any:
+def make_microkernel(
+    dot: str, rows: int, vectors: int, lanes: int, a_row: int, a_step: int, fetched: int = 0
+) -> Any:
     """The kernel for one tile; `a_row`, `a_step`: bytes from a row of A, a step of K, to the next.
 
     Its arguments are addresses: steps (of K, at least 1), a, b, c, and whether c holds sums to go
-    on from. B moves on by one panel of words each step; C's rows lie one panel apart.
+    on from. B moves on by one panel of words each step; C's rows lie one panel apart. With
+    `fetched`, a last one: what will be read after this tile, of which each step brings so many
+    bytes nearer, because a core alone only does so within a page.
     """
-    tile = _Tile(DOTS[dot], rows, vectors, lanes, a_row, a_step)
+    tile = _Tile(DOTS[dot], rows, vectors, lanes, a_row, a_step, fetched)
 
-    @intrinsic
-    def microkernel(typingctx, steps, a, b, c, resume):
-        def codegen(context, builder, signature, arguments):
-            steps, *addresses, resume = arguments
-            a, b, c = (builder.inttoptr(address, _BYTE) for address in addresses)
-            tile.whole(builder, steps, a, b, c, resume)
-            return context.get_dummy_value()
+    def codegen(context, builder, signature, arguments):
+        steps, a, b, c, resume, ahead = (*arguments, arguments[1])[:6]
+        places = [builder.inttoptr(address, _BYTE) for address in (a, b, ahead, c)]
+        tile.whole(builder, steps, places, resume)
+        return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 5), codegen
+    if fetched:
+
+        @intrinsic
+        def microkernel(typingctx, steps, a, b, c, resume, ahead):
+            return types.void(*[types.int64] * 6), codegen
+
+    else:
+
+        @intrinsic
+        def microkernel(typingctx, steps, a, b, c, resume):
+            return types.void(*[types.int64] * 5), codegen
 
     return microkernel
 

@@ -27,8 +27,9 @@ import numpy as np
 from .intrinsics import fetch_add, give_way, number_at, read_shared
 from .vectors import at_least, at_most, root, store, times_power, zero_where_below
 
-__all__ = ["PHASES"]
+__all__ = ["FINISHES", "PHASES"]
 
+FINISHES = ("add", "add_bias", "gate", "send")  # what `multiply` may end in
 PHASES = 9  # of a block, in run_blocks
 _ONE, _ZERO = np.float32(1), np.float32(0)
 # exp: 2^n e^r with |r| ≤ ln 2 / 2. ln 2 in two parts, the first exact in products with n (Cody and
@@ -63,14 +64,25 @@ def at(array, *row):
 # ---------------------------------------------------------------------------- threads
 
 
-def next_task(counters, phase):
-    """The number of a task that no other thread has taken."""
-    return fetch_add(counters.ctypes.data + 128 * phase, 1)
+def next_task(crew, phase, count):
+    """The number of a task, of `count`, that no other thread has taken; `count` if none is left.
+
+    A thread first takes tasks from its own part of them, then from the others'. Those who number
+    tasks by tokens first keep most tokens in the caches of one core, from phase to phase.
+    """
+    counters, thread, threads = crew
+    for i in range(threads):
+        whose = (thread + i) % threads
+        task = whose * count // threads + fetch_add(at(counters, phase, whose), 1)
+        if task < (whose + 1) * count // threads:
+            return task
+    return count
 
 
-def meet(counters, phase, threads):
+def meet(crew, phase):
     """Wait until every thread has finished the phase; after a while, without holding a core."""
-    here = counters.ctypes.data + 128 * phase + 64
+    counters, _, threads = crew
+    here = at(counters, phase, threads)
     fetch_add(here, 1)
     waited = 0
     while read_shared(here) < threads:
@@ -87,142 +99,135 @@ def blocks_of(count, size):
 # ---------------------------------------------------------------------------- products
 
 
-def multiply(task, blocks, weights, tokens, own):
-    """A task: STACK blocks of ROWS rows of weights by GROUP panels of tokens.
+def multiply(crew, phase, weights, outputs, tokens, own, state):
+    """A product of weights, `outputs` rows in blocks of ROWS, and tokens; by all threads.
+
+    A task is STACK blocks by a group of panels. A step of K is a word. `finish` is one of the
+    functions below: `multiply_add` is this one with `add` (compiled.py).
 
     for a piece of K:                 DEPTH steps; the tokens' pieces stay in L2
-        for a block of the stack:     the weights' piece stays in L1
-            for a panel:              one tile
-
-    Returns the first block and panel, and how many of each there are. A step is a word.
+        for a block of the stack:
+            for a panel:              one tile, and `finish` after its last piece
     """
     sums, scratch = own
-    group, stack = divmod(task, blocks_of(blocks, STACK))
-    block, panel = stack * STACK, group * GROUP
-    stacked, panels = min(STACK, blocks - block), min(GROUP, len(tokens) - panel)
-    steps = tokens.shape[1]
-    for start in range(0, steps, DEPTH):
-        some = min(DEPTH, steps - start)
-        for b in range(stacked):
-            piece = weights + ROWS * CHANNELS * NARROW * (steps * (block + b) + start)
-            piece = ready(piece, ROWS * CHANNELS * some, scratch.ctypes.data)
-            for p in range(panels):
-                place = at(sums, b * GROUP + p, 0)
-                product_tile(some, piece, at(tokens, panel + p, start), place, start)
-    return block, panel, stacked, panels
+    blocks, (panels, steps, _) = blocks_of(outputs, ROWS), tokens.shape
+    size = group_size(panels, crew[2])
+    stacks = blocks_of(blocks, STACK)
+    count = stacks * blocks_of(panels, size)
+    task = next_task(crew, phase, count)
+    while task < count:
+        group, stack = divmod(task, stacks)
+        block, panel = stack * STACK, group * size
+        stacked = min(STACK, blocks - block)
+        for start in range(0, steps, DEPTH):
+            some = min(DEPTH, steps - start)
+            for b in range(stacked):
+                piece = weights + BYTES * (steps * (block + b) + start)
+                share = BYTES * some // SHARES
+                following = piece + BYTES * steps  # the next block's, or else the next piece
+                if b + 1 == stacked and start + some < steps:
+                    following = weights + BYTES * (steps * block + start + some)
+                piece = ready(piece, ROWS * CHANNELS * some, scratch.ctypes.data)
+                for p in range(min(size, panels - panel)):
+                    tile = sums[b * GROUP + p]
+                    place, ahead = at(tokens, panel + p, start), following + p * share
+                    product_tile(some, piece, place, at(tile, 0), start, ahead)
+                if start + some == steps:
+                    for p in range(min(size, panels - panel)):
+                        finish(sums[b * GROUP + p], block + b, panel + p, state)
+        task = next_task(crew, phase, count)
+    meet(crew, phase)
 
 
-def tasks_of(blocks, tokens):
-    """How many tasks a product has."""
-    return blocks_of(blocks, STACK) * blocks_of(len(tokens), GROUP)
+def group_size(panels, threads):
+    """Panels in a group: as equal as can be, as many groups as threads or a multiple, if possible.
+
+    At most GROUP, and not below LEAST: each group reads all weights.
+    """
+    groups = threads * blocks_of(panels, GROUP * threads)
+    return max(LEAST, blocks_of(panels, groups))
 
 
-def add_all(crew, phase, weights, scale, tokens, measures, x, own):
-    """`x += W tokens` for every token: attention's way out, and fc2."""
-    counters, threads = crew
-    scales, offsets = scale
-    blocks = blocks_of(x.shape[1], ROWS)
-    task = next_task(counters, phase)
-    while task < tasks_of(blocks, tokens):
-        block, panel, stacked, panels = multiply(task, blocks, weights, tokens, own)
-        for b in range(stacked):
-            channel = (block + b) * ROWS
-            for p in range(panels):
-                for row in range(min(ROWS, x.shape[1] - channel)):
-                    done = at(own[0], b * GROUP + p, row)
-                    product = total(done, channel + row, panel + p, scales, offsets, measures)
-                    place = at(x, panel + p, channel + row)
-                    store(place, load(place) + product)
-        task = next_task(counters, phase)
-    meet(counters, phase, threads)
+def add(tile, block, panel, state):
+    """`x += W tokens`: attention's way out, and fc2."""
+    x, scale, measures = state
+    first = block * ROWS
+    for row in range(min(ROWS, x.shape[1] - first)):
+        place = at(x, panel, first + row)
+        product = total(at(tile, row), first + row, panel, scale, measures)
+        store(place, load(place) + product)
 
 
-def swiglu(sums, row, output, panel, scale, measures):
+def add_bias(tile, block, panel, state):
+    """`W tokens + b`, in float32: ops.linear."""
+    out, bias = state
+    first = block * ROWS
+    for row in range(min(ROWS, len(bias) - first)):
+        store(at(out, panel, first + row), load(at(tile, row)) + bias[first + row])
+
+
+def gate(tile, block, panel, state):
+    """`silu(fc1 x) · fc3 x`: a block is HALF rows of fc1, then the same of fc3."""
+    hidden, scale, measures = state
+    channel, output = block * HALF, block * ROWS
+    for row in range(0, min(HALF, hidden.shape[1] * PER - channel), PER):
+        one = other = swiglu(tile, row, output + row, panel, scale, measures)
+        if PER == 2:
+            other = swiglu(tile, row + 1, output + row + 1, panel, scale, measures)
+        put(hidden[panel], channel + row, one, other)
+
+
+def swiglu(tile, row, output, panel, scale, measures):
     """`silu(gate) · up` of one channel."""
-    scales, offsets = scale
-    gate = total(at(sums, row), output, panel, scales, offsets, measures)
-    up = total(at(sums, HALF + row), output + HALF, panel, scales, offsets, measures)
+    gate = total(at(tile, row), output, panel, scale, measures)
+    up = total(at(tile, HALF + row), output + HALF, panel, scale, measures)
     return silu(gate) * up
 
 
-def swiglu_all(crew, phase, weights, scale, tokens, measures, hidden, own):
-    """`silu(fc1 x) · fc3 x`: a block is HALF rows of fc1, then the same of fc3."""
-    counters, threads = crew
-    channels = hidden.shape[1] * PER
-    blocks = blocks_of(channels, HALF)
-    task = next_task(counters, phase)
-    while task < tasks_of(blocks, tokens):
-        block, panel, stacked, panels = multiply(task, blocks, weights, tokens, own)
-        for b in range(stacked):
-            channel, output = (block + b) * HALF, (block + b) * ROWS
-            for p in range(panels):
-                sums = own[0][b * GROUP + p]
-                for row in range(0, min(HALF, channels - channel), PER):
-                    one = other = swiglu(sums, row, output + row, panel + p, scale, measures)
-                    if PER == 2:
-                        above = output + row + 1
-                        other = swiglu(sums, row + 1, above, panel + p, scale, measures)
-                    put(hidden[panel + p], channel + row, one, other)
-        task = next_task(counters, phase)
-    meet(counters, phase, threads)
-
-
-def qkv_all(crew, phase, weights, scale, tokens, measures, qk, values, slots, channels, width, own):
+def send(tile, block, panel, state):
     """Queries (scaled), keys and values, each token to where attention wants it."""
-    counters, threads = crew
-    scales, offsets = scale
-    blocks = blocks_of(3 * channels, ROWS)
-    query_scale = np.float32(1 / np.sqrt(width))
-    task = next_task(counters, phase)
-    while task < tasks_of(blocks, tokens):
-        block, panel, stacked, panels = multiply(task, blocks, weights, tokens, own)
-        for b in range(stacked):
-            first = (block + b) * ROWS
-            for p in range(panels):
-                sums = own[0][b * GROUP + p]
-                for row in range(min(ROWS, 3 * channels - first)):
-                    place = at(sums, row)
-                    product = total(place, first + row, panel + p, scales, offsets, measures)
-                    if first + row < channels:
-                        product = product * query_scale
-                    store(place, product)
-                send_block(sums, first, qk, values, slots, channels, width, panel + p)
-        task = next_task(counters, phase)
-    meet(counters, phase, threads)
+    qk, values, slots, channels, width, query_scale, scale, measures = state
+    there = slots[panel * PANEL : (panel + 1) * PANEL]
+    slot, first, row = there[0], block * ROWS, 0
+    together = slot % PANEL == 0 and there[-1] == slot + len(there) - 1  # one panel to another
+    rows = min(ROWS, 3 * channels - first)
+    for i in range(rows):
+        product = total(at(tile, i), first + i, panel, scale, measures)
+        store(at(tile, i), product * query_scale if first + i < channels else product)
+    while row < rows:
+        which = (first + row >= channels) + (first + row >= 2 * channels)
+        channel = first + row - which * channels
+        head = channel // width
+        inside = channel - head * width
+        end = min(rows, row + width - inside)  # as far as this head goes
+        if not together or width % PER_HEADS != 0:
+            scatter(tile[row:end], qk, values, which, head, inside, there)
+        elif which < 2:
+            target = qk[which, slot // PANEL, head]
+            for i in range(row, end, PER_HEADS):
+                put_head(target, inside + i - row, *side_by_side(tile, i))
+        else:
+            target = values[slot // KEYS, head]
+            for i in range(row, end, PER_HEADS):
+                put_values(target, inside + i - row, slot % KEYS, *side_by_side(tile, i))
+        row = end
 
 
-def send_block(sums, first, qk, values, slots, channels, width, panel):
-    """A block's rows for a panel to their tokens' slots in (panels, H, E, PANEL)."""
-    start = panel * PANEL
-    count = min(PANEL, len(slots) - start)
-    slot = slots[start]
-    together = slot % PANEL == 0 and slots[start + count - 1] == slot + count - 1
-    for row in range(0, min(ROWS, 3 * channels - first), PER):
-        which, channel = divmod(first + row, channels)
-        head, inside = divmod(channel, width)
-        if together and width % PER == 0:  # one panel to another
-            one, other = load(at(sums, row)), load(at(sums, row + PER - 1))
+def side_by_side(tile, row):
+    """What makes a word of a head: one row twice, or two."""
+    return load(at(tile, row)), load(at(tile, row + PER_HEADS - 1))
+
+
+def scatter(rows, qk, values, which, head, inside, slots):
+    """Some channels of a head of some tokens to their slots, one by one."""
+    for row in range(len(rows)):
+        for lane in range(len(slots)):
             if which < 2:
-                put(qk[which, slot // PANEL, head], inside, one, other)
+                to, there = divmod(slots[lane], PANEL)
+                place_head(qk[which, to, head], inside + row, there, rows[row, lane])
             else:
-                put_values(values[slot // PANEL, head], inside, one, other)
-        else:
-            for i in range(row, min(row + PER, 3 * channels - first)):
-                scatter(
-                    sums[i], first + i, qk, values, slots[start : start + count], channels, width
-                )
-
-
-def scatter(numbers, output, qk, values, slots, channels, width):
-    """One channel of some tokens to their slots, one by one."""
-    which, channel = divmod(output, channels)
-    head, inside = divmod(channel, width)
-    for lane in range(len(slots)):
-        to, there = divmod(slots[lane], PANEL)
-        if which < 2:
-            place(qk[which, to, head], inside, there, numbers[lane])
-        else:
-            place_values(values[to, head], inside, there, numbers[lane])
+                to, there = divmod(slots[lane], KEYS)
+                place_values(values[to, head], inside + row, there, rows[row, lane])
 
 
 def normalise_all(crew, phase, x, weight, eps, wide, words, measures):
@@ -230,9 +235,8 @@ def normalise_all(crew, phase, x, weight, eps, wide, words, measures):
 
     `x` may have channels beyond those of `weight`, which are 0 and stay so.
     """
-    counters, threads = crew
     channels = len(weight)
-    panel = next_task(counters, phase)
+    panel = next_task(crew, phase, len(x))
     while panel < len(x):
         squares = splat(_ZERO)
         for start in range(0, channels, RUN):
@@ -249,35 +253,25 @@ def normalise_all(crew, phase, x, weight, eps, wide, words, measures):
                 other = load(at(x, panel, channel + 1)) * scale * weight[odd]
             put(wide[panel], channel, one, other)
         narrow(wide, panel, words, measures)
-        panel = next_task(counters, phase)
-    meet(counters, phase, threads)
+        panel = next_task(crew, phase, len(x))
+    meet(crew, phase)
 
 
 def narrow_all(crew, phase, wide, words, measures):
     """Every panel as a product of integers reads it; nothing to do for other formats."""
     if SCALED:
-        counters, threads = crew
-        panel = next_task(counters, phase)
+        panel = next_task(crew, phase, len(wide))
         while panel < len(wide):
             narrow(wide, panel, words, measures)
-            panel = next_task(counters, phase)
-        meet(counters, phase, threads)
+            panel = next_task(crew, phase, len(wide))
+        meet(crew, phase)
 
 
 def linear_all(thread, threads, counters, weights, bias, tokens, out, all_sums, all_scratch):
     """ops.linear in float32: tokens (panels, I, PANEL) to out (panels, O, PANEL)."""
     own = all_sums[thread], all_scratch[thread]
-    blocks = blocks_of(len(bias), ROWS)
-    task = next_task(counters, 0)
-    while task < tasks_of(blocks, tokens):
-        block, panel, stacked, panels = multiply(task, blocks, weights, tokens, own)
-        for b in range(stacked):
-            channel = (block + b) * ROWS
-            for p in range(panels):
-                for row in range(min(ROWS, len(bias) - channel)):
-                    product = load(at(own[0], b * GROUP + p, row))
-                    store(at(out, panel + p, channel + row), product + bias[channel + row])
-        task = next_task(counters, 0)
+    crew = counters, thread, threads
+    multiply_add_bias(crew, 0, weights, len(bias), tokens, own, (out, bias))
 
 
 # ---------------------------------------------------------------------------- layouts
@@ -306,7 +300,8 @@ def pack(thread, threads, counters, matrix, width, packed, sums, lanes, first, l
     `lane` on.
     `matrix` is an address: to Numba, a mapped file is an array of another type than others.
     """
-    begin = next_task(counters, 0) * lanes
+    crew, count = (counters, thread, threads), blocks_of(len(inverses), lanes)
+    begin = next_task(crew, 0, count) * lanes
     while begin < len(inverses):
         for row in range(begin, min(begin + lanes, len(inverses))):
             block, inside = divmod(first + row, lanes)
@@ -318,16 +313,17 @@ def pack(thread, threads, counters, matrix, width, packed, sums, lanes, first, l
                     total += np.int64(number)
             if SCALED:
                 sums[block, lane + inside] = total
-        begin = next_task(counters, 0) * lanes
+        begin = next_task(crew, 0, count) * lanes
 
 
 def convert(thread, threads, counters, numbers, stored):
     """float32 numbers, from an address on, in the format that weights are stored in; no scales."""
-    begin = next_task(counters, 0) * SOME
+    crew, count = (counters, thread, threads), blocks_of(len(stored), SOME)
+    begin = next_task(crew, 0, count) * SOME
     while begin < len(stored):
         for i in range(begin, min(begin + SOME, len(stored))):
             stored[i] = encode(number_at(numbers + 4 * i), _ONE)
-        begin = next_task(counters, 0) * SOME
+        begin = next_task(crew, 0, count) * SOME
 
 
 # ---------------------------------------------------------------------------- the whole
@@ -336,19 +332,20 @@ def convert(thread, threads, counters, numbers, stored):
 def run_blocks(
     thread, threads, counters, x, normed, qk, values, context, hidden, words, hidden_narrowed,
     measures, all_sums, all_scratch, all_scores, all_out,
-    slots, tasks, sequences, norms, weights, scales, offsets, width, eps, causal, seen,
+    slots, queries, sequences, norms, weights, scales, offsets, width, eps, causal, seen,
 ):  # fmt: skip
     """layers.transformer: all blocks, x (panels, D, PANEL) changed in place, by all threads.
 
     All threads meet after each of a block's phases. What begins with all_ holds every thread's own.
     `words` and `hidden_narrowed` are what products of integers read; others read what was written.
     """
-    crew, own = (counters, threads), (all_sums[thread], all_scratch[thread])
+    crew, own = (counters, thread, threads), (all_sums[thread], all_scratch[thread])
     scores, out = all_scores[thread], all_out[thread]
-    channels = norms.shape[2]
+    channels, query_scale = norms.shape[2], np.float32(1 / np.sqrt(width))
     normed_words = words if SCALED else normed
     context_words = words if SCALED else context
     hidden_words = hidden_narrowed if SCALED else hidden
+    both = blocks_of(hidden.shape[1] * PER, HALF) * ROWS  # rows of fc1 and fc3, in whole blocks
     for i in range(len(weights)):
         phase = PHASES * i
         to_qkv, proj, to_hidden, fc2 = weights[i]
@@ -357,16 +354,18 @@ def run_blocks(
             (scales[i, 2], offsets[i, 2]), (scales[i, 3], offsets[i, 3]),
         )  # fmt: skip
         normalise_all(crew, phase, x, norms[i, 0], eps, normed, normed_words, measures)
-        qkv_all(
-            crew, phase + 1, to_qkv, qkv_scale, normed_words, measures,
-            qk, values, slots, channels, width, own,
-        )  # fmt: skip
+        to_send = qk, values, slots, channels, width, query_scale, qkv_scale, measures
+        multiply_send(crew, phase + 1, to_qkv, 3 * channels, normed_words, own, to_send)
         attend_all(
-            crew, phase + 2, width, qk, values, tasks, sequences, causal, seen, context, scores, out
-        )
+            crew, phase + 2, width, qk, values, queries, sequences, causal, seen,
+            context, scores, out,
+        )  # fmt: skip
         narrow_all(crew, phase + 3, context, context_words, measures)
-        add_all(crew, phase + 4, proj, proj_scale, context_words, measures, x, own)
+        to_add = x, proj_scale, measures
+        multiply_add(crew, phase + 4, proj, x.shape[1], context_words, own, to_add)
         normalise_all(crew, phase + 5, x, norms[i, 1], eps, normed, normed_words, measures)
-        swiglu_all(crew, phase + 6, to_hidden, hidden_scale, normed_words, measures, hidden, own)
+        to_gate = hidden, hidden_scale, measures
+        multiply_gate(crew, phase + 6, to_hidden, both, normed_words, own, to_gate)
         narrow_all(crew, phase + 7, hidden, hidden_words, measures)
-        add_all(crew, phase + 8, fc2, fc2_scale, hidden_words, measures, x, own)
+        to_add = x, fc2_scale, measures
+        multiply_add(crew, phase + 8, fc2, x.shape[1], hidden_words, own, to_add)

@@ -19,7 +19,7 @@ from ..weights.tree import BlockParams
 from .compiled import kernels_for
 from .formats import Format, format_of
 from .isa import InstructionSet
-from .pool import run, thread_count
+from .pool import new_counters, run, thread_count
 
 __all__ = [
     "PackedBlocks",
@@ -127,7 +127,7 @@ def pack(
     packed = new(*shape, dtype=form.weights)
     outputs = (shape[0], isa.rows) if form.scaled else (0, 0)
     scales, sums = np.zeros(outputs, np.float32), np.zeros(outputs, np.int32)
-    first = lane = 0
+    first, lane, threads = 0, 0, thread_count()
     for matrix in matrices:
         matrix = np.ascontiguousarray(matrix, np.float32)
         inverses = np.ones(len(matrix), np.float32)
@@ -135,8 +135,8 @@ def pack(
             inverses = _scale(matrix, scales[:, lane : lane + lanes], first)
         run(
             kernels_for(isa, dtype).pack,
-            thread_count(),
-            np.zeros((1, 16), np.int64),
+            threads,
+            new_counters(1, threads),
             *(matrix.ctypes.data, matrix.shape[1], packed, sums, lanes, first, lane, inverses),
         )
         first, lane = (0, lanes) if paired else (first + len(matrix), 0)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import BackendUnavailable
 from ..machine import cores
 
-__all__ = ["THREADS", "run", "thread_count"]
+__all__ = ["THREADS", "new_counters", "run", "thread_count"]
 
 Array = NDArray[np.int64]
 _MOST = 1024  # threads
@@ -77,6 +77,11 @@ def _usable_cores() -> int:
     """Those that this process may use, or as many as a container grants it."""
     found = cores()
     return max(1, min(found["usable"] or 1, int(found["granted"] or found["usable"] or 1)))
+
+
+def new_counters(phases: int, threads: int) -> Array:
+    """For kernels.next_task and kernels.meet: a cache line for each thread, and one for all."""
+    return np.zeros((phases, threads + 1, 8), np.int64)
 
 
 def run(kernel: Callable[..., Any], threads: int, counters: Array, *arguments: Any) -> None:

@@ -11,7 +11,7 @@ from .compiled import kernels_for
 from .formats import Format
 from .kernels import PHASES
 from .packing import PackedBlocks, aligned_zeros, padded, task_memory
-from .pool import run
+from .pool import new_counters, run
 
 __all__ = ["transformer"]
 
@@ -21,19 +21,27 @@ _F = np.float32
 _TINY = 1e-30  # what float32 can still add to the squares of a lane without a token, which are 0
 
 
-def _places(lengths: list[int], panel: int) -> tuple[Array, Array, Array]:
-    """Where attention finds the tokens of each sequence: every sequence starts at a panel.
+def _places(lengths: list[int], keys: int) -> tuple[Array, Array]:
+    """Where attention finds the tokens of each sequence: every sequence starts at so many keys.
 
-    Returns the slot of each token (T,), the sequence of each panel, and for each sequence its first
-    panel, its length and its first token (S, 3).
+    Returns the slot of each token (T,), and for each sequence its first slot, its length and its
+    first token (S, 3).
     """
     counts = np.array(lengths, np.int64)
-    panels = -(-counts // panel)
-    first = np.cumsum(panels) - panels
+    rooms = -(-counts // keys) * keys
+    first = np.cumsum(rooms) - rooms
     token = np.cumsum(counts) - counts
-    slots = np.arange(counts.sum()) + np.repeat(first * panel - token, counts)
-    tasks = np.repeat(np.arange(len(counts)), panels)
-    return slots, tasks, np.stack([first, counts, token], axis=1)
+    slots = np.arange(counts.sum()) + np.repeat(first - token, counts)
+    return slots, np.stack([first, counts, token], axis=1)
+
+
+def _queries(counts: Array, panel: int) -> Array:
+    """Each panel of queries (panels, 2): its sequence, and the place of its first token there."""
+    panels = -(-counts // panel)
+    before = np.cumsum(panels) - panels
+    sequence = np.repeat(np.arange(len(counts)), panels)
+    place = (np.arange(panels.sum()) - np.repeat(before, panels)) * panel
+    return np.stack([sequence, place], axis=1)
 
 
 def transformer(
@@ -54,21 +62,24 @@ def transformer(
     isa = blocks.isa
     kernels = kernels_for(isa, blocks.dtype)
     threads = threads if _worth_sharing(x, blocks) else 1
-    slots, tasks, sequences = _places(lengths, isa.panel)
+    keys = kernels.size["KEYS"]
+    slots, sequences = _places(lengths, keys)
+    queries = _queries(sequences[:, 1], isa.panel)
+    chunks = sum(-(-length // keys) for length in lengths)
     width, head_width = x.shape[1], x.shape[1] // heads
     rows = -(-head_width // isa.heads_rows) * isa.heads_rows  # with zeros, for attention's tiles
     tokens = aligned_zeros(-(-len(x) // isa.panel), padded(width), isa.panel)
+    slots_and_heads, hidden = (chunks, keys, heads, rows), padded(blocks.hidden)
     kernels.to_lanes(np.ascontiguousarray(x, _F), tokens)
     run(
         kernels.run_blocks,
         threads,
-        np.zeros((PHASES * len(blocks), 16), np.int64),  # counters: two cache lines a phase
-        tokens,
-        *_tokens(tokens.shape, len(tasks), rows, heads, padded(blocks.hidden), kernels.form),
+        new_counters(PHASES * len(blocks), threads),
+        *(tokens, *_activations(tokens.shape, slots_and_heads, hidden, kernels.form)),
         *task_memory(threads, kernels.size),
-        aligned_zeros(threads, kernels.size["KEYS"], isa.panel),  # scores
+        aligned_zeros(threads, keys, isa.panel),  # scores
         aligned_zeros(threads, rows, isa.panel),  # a head's output
-        *(slots, tasks, sequences, blocks.norms, blocks.addresses(), *blocks.scales),
+        *(slots, queries, sequences, blocks.norms, blocks.addresses(), *blocks.scales),
         *(head_width, _F(max(eps, _TINY)), causal),
         np.ones((0, 0), bool) if key_mask is None else np.ascontiguousarray(key_mask, bool),
     )
@@ -77,24 +88,27 @@ def transformer(
     return out
 
 
-def _tokens(
-    shape: tuple[int, ...], queries: int, rows: int, heads: int, hidden: int, form: Format
+def _activations(
+    shape: tuple[int, ...], attention: tuple[int, int, int, int], hidden: int, form: Format
 ) -> tuple[Array, ...]:
     """Memory for kernels.run_blocks, from normed to measures.
 
-    `shape` is that of the tokens, `queries` the number of panels when each sequence starts one.
+    `shape` is that of the tokens; attention sees them as so many rows of so many keys, and has so
+    many heads of so many channels.
     """
     panels, width, panel = shape
-    nothing = np.zeros((0, 0, 0), _F)
+    chunks, keys, heads, rows = attention
+    per, per_heads, per_words = form.per, form.per_heads, form.channels
+    narrowed = panels if form.scaled else 0
     return (
-        aligned_zeros(panels, width // form.per, panel),  # normed
-        aligned_zeros(2, queries, heads, rows // form.per, panel),  # queries, keys
-        aligned_zeros(queries, heads, rows, panel // form.per),  # values
-        aligned_zeros(panels, width // form.per, panel),  # context
-        aligned_zeros(panels, hidden // form.per, panel),
-        aligned_zeros(panels, width // form.channels, panel) if form.scaled else nothing,  # words
-        aligned_zeros(panels, hidden // form.channels, panel) if form.scaled else nothing,
-        aligned_zeros(panels if form.scaled else 0, panel),  # measures
+        aligned_zeros(panels, width // per, panel),  # normed
+        aligned_zeros(2, chunks * keys // panel, heads, rows // per_heads, panel),  # queries, keys
+        aligned_zeros(chunks, heads, rows, keys // per_heads),  # values
+        aligned_zeros(panels, width // per, panel),  # context
+        aligned_zeros(panels, hidden // per, panel),
+        aligned_zeros(narrowed, width // per_words, panel),  # words
+        aligned_zeros(narrowed, hidden // per_words, panel),
+        aligned_zeros(narrowed, panel),  # measures
     )
 
 

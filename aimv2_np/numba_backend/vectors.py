@@ -20,9 +20,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 __all__ = [
-    *("make_load", "make_splat", "make_widen", "splat", "store", "store_bfloats"),
+    *("make_load", "make_pair", "make_splat", "make_store_bfloats", "make_widen"),
+    *("splat", "store", "store_bfloat"),
     *("at_least", "at_most", "larger", "root", "times_power", "zero_where_below"),
-    *("four_bytes", "from_integers", "pair", "round_bfloat", "two_halves"),
+    *("four_bytes", "from_integers", "round_bfloat", "two_halves"),
 ]
 
 _I8, _I16, _I32, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType()
@@ -224,6 +225,11 @@ def _rounded(b: Any, vector: Any) -> Any:
     return b.select(b.fcmp_unordered("uno", vector, vector), quiet, nearest)
 
 
+def _upper(b: Any, bits: Any) -> Any:
+    """The upper halves of int32 lanes."""
+    return b.trunc(b.lshr(bits, _all(bits, 16)), ir.VectorType(_I16, bits.type.count))
+
+
 def _integers(b: Any, vector: Any) -> Any:
     """Numbers between ±2^22 rounded to int32: adding 1.5 · 2^23 leaves them in the lowest bits."""
     magic = 12582912.0
@@ -243,17 +249,63 @@ def _packed(b: Any, vectors: Any, width: int) -> Any:
     return word
 
 
-@intrinsic
-def pair(typingctx, even, odd):
-    """Words of two bfloat16: the even channel in the lower half, the odd one in the upper."""
+def _in_parts(b: Any, vector: Any, lanes: int) -> list[Any]:
+    """A vector cut into shorter ones."""
+    undefined = ir.Constant(vector.type, ir.Undefined)
+    starts = range(0, vector.type.count, lanes)
+    places = (list(range(start, start + lanes)) for start in starts)
+    index = ir.VectorType(_I32, lanes)
+    return [b.shuffle_vector(vector, undefined, ir.Constant(index, at)) for at in places]
 
-    def codegen(context, builder, signature, arguments):
-        low, high = (_rounded(builder, vector) for vector in arguments)
-        low = builder.lshr(low, _all(low, 16))
-        high = builder.and_(high, _all(high, -65536))
-        return _numbers(builder, builder.or_(low, high))
 
-    return even(even, odd), codegen
+def _joined(b: Any, parts: list[Any]) -> Any:
+    """As many vectors one after the other in a longer one; 1 or 2."""
+    if len(parts) == 1:
+        return parts[0]
+    count = 2 * parts[0].type.count
+    index = ir.Constant(ir.VectorType(_I32, count), list(range(count)))
+    return b.shuffle_vector(*parts, index)
+
+
+def _narrowed(b: Any, low: Any, high: Any) -> Any:
+    """VCVTNE2PS2BF16: two vectors of 16 numbers as one of 32 bfloat16."""
+    kind = ir.FunctionType(ir.VectorType(_I16, 32), [low.type] * 2)
+    function = cgutils.get_or_insert_function(
+        b.module, kind, "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
+    )
+    return b.call(function, [high, low])
+
+
+def make_pair(*, native: bool) -> Any:
+    """`pair(even, odd)`: words of two bfloat16, the even channel in the lower half.
+
+    `native`: with AVX512-BF16, which takes numbers too small for a full exponent as 0.
+    """
+
+    def spelled_out(b, even, odd):
+        low, high = _rounded(b, even), _rounded(b, odd)
+        low = b.lshr(low, _all(low, 16))
+        high = b.and_(high, _all(high, -65536))
+        return b.or_(low, high)
+
+    def instruction(b, even, odd):
+        zipped = ir.Constant(ir.VectorType(_I32, 32), [i // 2 + 16 * (i % 2) for i in range(32)])
+        undefined = ir.Constant(ir.VectorType(_I16, 32), ir.Undefined)
+        words = []
+        for low, high in zip(_in_parts(b, even, 16), _in_parts(b, odd, 16), strict=True):
+            halves = b.shuffle_vector(_narrowed(b, low, high), undefined, zipped)
+            words.append(b.bitcast(halves, ir.VectorType(_I32, 16)))
+        return _joined(b, words)
+
+    @intrinsic
+    def pair(typingctx, even, odd):
+        def codegen(context, builder, signature, arguments):
+            words = instruction if native else spelled_out
+            return _numbers(builder, words(builder, *arguments))
+
+        return even(even, odd), codegen
+
+    return pair
 
 
 @intrinsic
@@ -304,19 +356,35 @@ def larger(typingctx, most, vector):
     return vector(most, vector), codegen
 
 
+def make_store_bfloats(*, native: bool) -> Any:
+    """`store_bfloats(address, vector)`: half as many bytes as `store`; `native` as in make_pair."""
+
+    @intrinsic
+    def store_bfloats(typingctx, address, vector):
+        def codegen(context, builder, signature, arguments):
+            address, value = arguments
+            if native:
+                halves = _narrowed(builder, *_in_parts(builder, value, 16))
+            else:
+                halves = _upper(builder, _rounded(builder, value))
+            builder.store(halves, builder.inttoptr(address, halves.type.as_pointer()), align=2)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, vector), codegen
+
+    return store_bfloats
+
+
 @intrinsic
-def store_bfloats(typingctx, address, values):
-    """Write a vector's lanes, or one number, as bfloat16: half as many bytes as `store`."""
+def store_bfloat(typingctx, address, number):
+    """Write one number as bfloat16."""
 
     def codegen(context, builder, signature, arguments):
-        one = values == types.float32
-        bits = _rounded(builder, splat(builder, arguments[1], 1) if one else arguments[1])
-        halves = ir.VectorType(_I16, bits.type.count)
-        bits = builder.trunc(builder.lshr(bits, _all(bits, 16)), halves)
-        builder.store(bits, builder.inttoptr(arguments[0], halves.as_pointer()), align=2)
+        half = _upper(builder, _rounded(builder, splat(builder, arguments[1], 1)))
+        builder.store(half, builder.inttoptr(arguments[0], half.type.as_pointer()), align=2)
         return context.get_dummy_value()
 
-    return types.void(types.int64, values), codegen
+    return types.void(types.int64, types.float32), codegen
 
 
 @intrinsic

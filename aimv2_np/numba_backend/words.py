@@ -3,8 +3,10 @@
 A function whose name ends in `_1`, `_2` or `_widened` … is one of several forms of the same step;
 `compiled.py` gives the kernels the one that fits, under the name in front of the ending.
 
-    put            PER channels of a panel, and `put_values` the values of attention
-    place          one channel of one token: slow, for sequences that start inside a panel
+    put            PER channels of a panel
+    put_head       PER_HEADS channels of queries or keys; put_values, of values
+    place          one channel of one token; place_head and place_values likewise: slow, for
+                   sequences that start inside a panel
     ready          a piece of weights, as the micro-kernel reads it
     total          a product's sums as numbers
     narrow         a panel's channels as a product of integers reads them
@@ -24,10 +26,9 @@ from .vectors import (
     four_bytes,
     from_integers,
     larger,
-    pair,
     round_bfloat,
     store,
-    store_bfloats,
+    store_bfloat,
     two_halves,
 )
 
@@ -47,10 +48,15 @@ def put_2(rows, channel, even, odd):
     store(at(rows, channel // 2), pair(even, odd))
 
 
-def put_values_2(rows, channel, even, odd):
+def put_values_1(rows, channel, token, one, other):
+    """A channel of a panel whose first token is not the row's first."""
+    store(at(rows, channel) + 4 * token, one)
+
+
+def put_values_2(rows, channel, token, even, odd):
     """Two channels as a row of bfloat16 each: pairs of tokens, which are the steps over keys."""
-    store_bfloats(at(rows, channel), even)
-    store_bfloats(at(rows, channel + 1), odd)
+    store_bfloats(at(rows, channel) + 2 * token, even)
+    store_bfloats(at(rows, channel + 1) + 2 * token, odd)
 
 
 def place_1(rows, channel, lane, number):
@@ -60,12 +66,12 @@ def place_1(rows, channel, lane, number):
 
 def place_2(rows, channel, lane, number):
     """One bfloat16, in its half of a word."""
-    store_bfloats(at(rows, channel // 2) + 4 * lane + 2 * (channel % 2), number)
+    store_bfloat(at(rows, channel // 2) + 4 * lane + 2 * (channel % 2), number)
 
 
 def place_values_2(rows, channel, lane, number):
     """One bfloat16 in a row of them."""
-    store_bfloats(at(rows, channel) + 2 * lane, number)
+    store_bfloat(at(rows, channel) + 2 * lane, number)
 
 
 # ---------------------------------------------------------------------------- weights, read
@@ -89,13 +95,14 @@ def ready_widened(piece, count, scratch):
 # ---------------------------------------------------------------------------- integers
 
 
-def total_of_numbers(place, output, panel, scales, offsets, measures):
+def total_of_numbers(place, output, panel, scale, measures):
     """Sums are what they are."""
     return load(place)
 
 
-def total_of_integers(place, output, panel, scales, offsets, measures):
+def total_of_integers(place, output, panel, scale, measures):
     """Sums of integers, less what the tokens' offset of 128 added, times both scales."""
+    scales, offsets = scale
     sums = from_integers(load(place), offsets[output])
     return sums * (load(at(measures, panel)) * scales[output])
 

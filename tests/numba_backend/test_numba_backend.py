@@ -47,6 +47,7 @@ NARROW = [
     ("avx2", "bfloat16"),
     ("avx512vnni", "bfloat16"),
     ("avx512bf16", "int8"),
+    ("avx512vnni", "int8"),
     ("avx2", "int8"),
 ]
 # width, hidden, heads, tokens of each sequence, causal: ragged wherever something can be ragged
@@ -154,7 +155,10 @@ MEANT = {
     ),
     ("avx2", "bfloat16"): replace(NUMPY, linear=lambda x, w: x @ to_bfloat16(w).T),
     ("avx512vnni", "bfloat16"): replace(NUMPY, linear=lambda x, w: x @ to_bfloat16(w).T),
-    ("avx512bf16", "int8"): replace(NUMPY, linear=lambda x, w: in_steps(x) @ in_steps(w).T),
+    ("avx512bf16", "int8"): replace(
+        NUMPY, linear=lambda x, w: in_steps(x) @ in_steps(w).T, attention=attention_in_pairs
+    ),
+    ("avx512vnni", "int8"): replace(NUMPY, linear=lambda x, w: in_steps(x) @ in_steps(w).T),
     ("avx2", "int8"): replace(NUMPY, linear=lambda x, w: in_steps(x) @ in_steps(w).T),
 }
 
@@ -187,7 +191,7 @@ def test_both_forms_of_int8_compute_the_same_integers() -> None:
     x[3], x[7, 5] = 0, np.inf  # a token of zeros; one that spreads NaN
     found = [
         transformer(x, pack_blocks(blocks, BY_NAME[name], "int8"), 4, EPS, 1, lengths=lengths)
-        for name in ("avx512bf16", "avx2")
+        for name in ("avx512vnni", "avx2")
     ]
     np.testing.assert_array_equal(np.isnan(found[0]), np.isnan(found[1]))
     assert np.isnan(found[0][:37]).any()
