@@ -43,7 +43,7 @@ def _loop(dtype: str) -> Callable[..., None]:
     @njit(nogil=True)
     def loop(times: int, steps: int, a: Any, b: Any, c: Any) -> None:
         for _ in range(times):
-            tile(steps, a.ctypes.data, b.ctypes.data, c.ctypes.data, 0)
+            tile(steps, a.ctypes.data, b.ctypes.data, c.ctypes.data, 0, 0)
 
     return loop
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .kernels import at, exp, meet, next_task
+from .kernels import at, exp2, meet, next_task
 from .vectors import at_least, store
 
 _ONE, _ZERO, _MINUS_INFINITY = np.float32(1), np.float32(0), np.float32(-np.inf)
@@ -20,31 +20,33 @@ _FINITE, _POSITIVE = np.float32(-3e38), np.float32(1e-30)
 def attend(qk, values, head, first, length, position, causal, seen, scores, out):
     """ops.attention of one head for one panel of queries, KEYS keys at a time.
 
-    keys ↓, queries →        scores (KEYS, PANEL) ── exp(score − maximum) ──→ weights, in place
-    values · weights         out (E, PANEL), rescaled whenever a maximum grows
+    keys ↓, queries →        scores (KEYS, PANEL) ── 2^(score − maximum) ──→ weights, in place
+    values · weights         out (E, PANEL), rescaled by how much each maximum has grown
 
-    `first`, `length`: the slot where the sequence starts, its tokens; `position` of the first
-    query in it; `seen` (length or none): False for keys that nobody sees. A step of the first
-    product is PER_HEADS channels, of the second PER_HEADS keys.
+    `out` has a row more, for that. `first`, `length`: the slot where the sequence starts, its
+    tokens; `position` of the first query in it; `seen` (length or none): False for keys that nobody
+    sees. A step of the first product is PER_HEADS channels, of the second PER_HEADS keys.
     """
     peak, total = splat(_MINUS_INFINITY), splat(_ZERO)
     queries = at(qk[0], (first + position) // PANEL, head, 0)
-    steps, rows = qk.shape[3], len(out)
+    steps, rows = qk.shape[3], len(out) - 1
+    grown = out[rows:]
     for start in range(0, length, KEYS):
         panels = (min(KEYS, length - start) + PANEL - 1) // PANEL
         for panel in range(panels):
             keys = at(qk[1], (first + start) // PANEL + panel, head, 0)
             for row in range(0, PANEL, HEAD_ROWS):
                 place = at(scores, panel * PANEL + row)
-                scores_tile(steps, keys + 4 * row, queries, place, 0)
-        hide(scores, start, panels * PANEL, length, position, causal, seen)
+                scores_tile(steps, keys + 4 * row, queries, place, 0, 0)
+        if causal or start + panels * PANEL > length or len(seen) > 0:
+            hide(scores, start, panels * PANEL, length, position, causal, seen)
         peak, total, scale = soften(scores, panels * PANEL, peak, total)
-        if start > 0:
-            for row in range(rows):
-                store(at(out, row), load(at(out, row)) * scale)
+        store(at(grown, 0), scale)
         for row in range(0, rows, HEAD_ROWS):
             some = at(values, (first + start) // KEYS, head, row)
-            values_tile(panels * PANEL // PER_HEADS, some, at(scores, 0), at(out, row), start)
+            values_tile(
+                panels * PANEL // PER_HEADS, some, at(scores, 0), at(out, row), start, at(grown, 0)
+            )
     inverse = splat(_ONE) / at_least(total, _POSITIVE)  # where nothing is seen, 0 · inverse
     for row in range(rows):
         store(at(out, row), load(at(out, row)) * inverse)
@@ -70,13 +72,13 @@ def soften(scores, keys, peak, total):
     for key in range(keys):
         highest = at_least(highest, load(at(scores, key)))
     top = at_least(highest, _FINITE)
-    scale = exp(peak - top)
+    scale = exp2(peak - top)
     total = total * scale
     for key in range(0, keys, PER_HEADS):
-        one = other = exp(load(at(scores, key)) - top)
+        one = other = exp2(load(at(scores, key)) - top)
         total = total + one
         if PER_HEADS == 2:
-            other = exp(load(at(scores, key + 1)) - top)
+            other = exp2(load(at(scores, key + 1)) - top)
             total = total + other
         put_head(scores, key, one, other)
     return highest, total, scale

@@ -22,8 +22,15 @@ from numba.core import event
 from . import attention, kernels, words
 from .formats import Format, format_of
 from .intrinsics import make_microkernel
-from .isa import InstructionSet
-from .vectors import make_load, make_pair, make_splat, make_store_bfloats, make_widen
+from .isa import InstructionSet, features
+from .vectors import (
+    make_load,
+    make_pair,
+    make_splat,
+    make_store_bfloats,
+    make_times_power,
+    make_widen,
+)
 
 __all__ = ["constants", "kernels_for"]
 
@@ -32,7 +39,7 @@ _GROUP = 8  # panels that a task computes at most: their pieces, 128 to 512 KB, 
 _LEAST = 4  # and at least, if there are so many
 _SHARES = 3  # tiles that together bring the weights nearer that are needed after them
 _STACK = 4  # blocks of rows that a task computes, and that use those pieces again
-_KEYS = 64  # keys that attention takes at a time
+_KEYS = 128  # keys that attention takes at a time
 _RUN = 64  # squares that a norm sums before it adds them to the others
 _SOME = 1 << 16  # numbers that a task converts
 _PATIENCE = 200  # looks at a counter before a waiting thread gives way
@@ -50,7 +57,13 @@ def constants(isa: InstructionSet, form: Format) -> dict[str, int]:
         "BYTES": isa.rows * form.channels * form.weights.itemsize,  # of a block's weights in a step
         **{"PER": form.per, "PER_HEADS": form.per_heads},
         "SCALED": form.scaled,
+        "LOWEST": -152 if _scales(isa) else -126,  # powers of 2 from here on are taken as 0
     }
+
+
+def _scales(isa: InstructionSet) -> bool:
+    """Whether this machine multiplies with a power of 2 in one instruction."""
+    return "avx512f" in isa.needs and features().issuperset(isa.needs)
 
 
 def _forms(form: Format) -> dict[str, str]:
@@ -113,7 +126,7 @@ def _micro_kernels(isa: InstructionSet, form: Format) -> dict[str, Any]:
     heads = form.heads_dot, isa.heads_rows, isa.vectors, isa.lanes
     wider = "int8" if form.scaled else "bfloat16"
     keys = 4 * constants(isa, form)["KEYS"]  # bytes from a channel of values to the next,
-    native = form.heads_dot == "bfloats_avx512"
+    pairs = form.heads_dot == "bfloats_avx512"
     return {
         "load": make_load(isa.panel),
         "splat": make_splat(isa.panel),
@@ -123,13 +136,16 @@ def _micro_kernels(isa: InstructionSet, form: Format) -> dict[str, Any]:
             *product, a_row=4, a_step=4 * isa.rows, fetched=4 * isa.rows // _SHARES
         ),
         "scores_tile": make_microkernel(*heads, a_row=4, a_step=row),
-        "values_tile": make_microkernel(*heads, a_row=keys // form.per_heads, a_step=4),
-        "pair": make_pair(native=native),
-        "store_bfloats": make_store_bfloats(native=native),
+        "values_tile": make_microkernel(
+            *heads, a_row=keys // form.per_heads, a_step=4, rescaled=True
+        ),
+        "pair": make_pair(native=pairs),
+        "store_bfloats": make_store_bfloats(native=pairs),
+        "times_power": make_times_power(native=_scales(isa)),
     }
 
 
-def _compiled(definition: FunctionType, scope: dict[str, Any], version: str) -> Any:
+def _compiled(definition: Any, scope: dict[str, Any], version: str) -> Any:
     """A copy of a function with other global names."""
     copy = FunctionType(definition.__code__, scope, definition.__name__)
     copy.__qualname__ = f"{definition.__name__}_{version}"

@@ -160,6 +160,7 @@ class _Tile:
     a_row: int  # bytes from a row of A to the next,
     a_step: int  # from a step of K to the next
     fetched: int  # bytes ahead that a step brings nearer
+    rescaled: bool  # sums from memory are multiplied first
 
     @property
     def words(self) -> Any:
@@ -220,11 +221,16 @@ class _Tile:
     def whole(self, b: ir.IRBuilder, steps: Any, places: Any, resume: Any) -> None:
         """Sums from zero or from memory, all steps, sums to memory."""
         *read, c = places
+        extra = read[-1]
         before, rows = b.block, [self.place(b, c, i, self.sums) for i in range(self.count)]
         go_on, start = (b.append_basic_block(name) for name in ("go_on", "start"))
         b.cbranch(b.icmp_signed("!=", resume, _constant(0)), go_on, start)
         b.position_at_end(go_on)
         old = [b.load(row, align=4) for row in rows]
+        if self.rescaled:
+            scales = [self.place(b, extra, v, self.sums) for v in range(self.vectors)]
+            factors = [b.load(scale, align=4) for scale in scales] * self.rows
+            old = [b.fmul(*pair) for pair in zip(old, factors, strict=True)]
         b.branch(start)
         b.position_at_end(start)
         sums = [b.phi(self.sums) for _ in old]
@@ -239,34 +245,34 @@ class _Tile:
 
 
 def make_microkernel(
-    dot: str, rows: int, vectors: int, lanes: int, a_row: int, a_step: int, fetched: int = 0
+    dot: str,
+    rows: int,
+    vectors: int,
+    lanes: int,
+    a_row: int,
+    a_step: int,
+    fetched: int = 0,
+    rescaled: bool = False,
 ) -> Any:
     """The kernel for one tile; `a_row`, `a_step`: bytes from a row of A, a step of K, to the next.
 
-    Its arguments are addresses: steps (of K, at least 1), a, b, c, and whether c holds sums to go
-    on from. B moves on by one panel of words each step; C's rows lie one panel apart. With
-    `fetched`, a last one: what will be read after this tile, of which each step brings so many
-    bytes nearer, because a core alone only does so within a page.
+    Its arguments are addresses: steps (of K, at least 1), a, b, c, whether c holds sums to go on
+    from, and one more. B moves on by one panel of words each step; C's rows lie one panel apart.
+    The last one is that of a panel's row which those sums are multiplied with first, if `rescaled`;
+    or of what will be read after this tile, of which each step brings `fetched` bytes nearer,
+    because a core alone only does so within a page; else it is not looked at.
     """
-    tile = _Tile(DOTS[dot], rows, vectors, lanes, a_row, a_step, fetched)
+    tile = _Tile(DOTS[dot], rows, vectors, lanes, a_row, a_step, fetched, rescaled)
 
-    def codegen(context, builder, signature, arguments):
-        steps, a, b, c, resume, ahead = (*arguments, arguments[1])[:6]
-        places = [builder.inttoptr(address, _BYTE) for address in (a, b, ahead, c)]
-        tile.whole(builder, steps, places, resume)
-        return context.get_dummy_value()
+    @intrinsic
+    def microkernel(typingctx, steps, a, b, c, resume, extra):
+        def codegen(context, builder, signature, arguments):
+            steps, a, b, c, resume, extra = arguments
+            places = [builder.inttoptr(address, _BYTE) for address in (a, b, extra, c)]
+            tile.whole(builder, steps, places, resume)
+            return context.get_dummy_value()
 
-    if fetched:
-
-        @intrinsic
-        def microkernel(typingctx, steps, a, b, c, resume, ahead):
-            return types.void(*[types.int64] * 6), codegen
-
-    else:
-
-        @intrinsic
-        def microkernel(typingctx, steps, a, b, c, resume):
-            return types.void(*[types.int64] * 5), codegen
+        return types.void(*[types.int64] * 6), codegen
 
     return microkernel
 

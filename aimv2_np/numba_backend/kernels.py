@@ -25,30 +25,42 @@ from __future__ import annotations
 import numpy as np
 
 from .intrinsics import fetch_add, give_way, number_at, read_shared
-from .vectors import at_least, at_most, root, store, times_power, zero_where_below
+from .vectors import at_least, at_most, root, store
 
 __all__ = ["FINISHES", "PHASES"]
 
 FINISHES = ("add", "add_bias", "gate", "send")  # what `multiply` may end in
 PHASES = 9  # of a block, in run_blocks
 _ONE, _ZERO = np.float32(1), np.float32(0)
-# exp: 2^n e^r with |r| ≤ ln 2 / 2. ln 2 in two parts, the first exact in products with n (Cody and
-# Waite); adding 1.5 · 2^23 rounds to an integer; the polynomial is e^r's best of degree 6.
+# e^x is 2^n e^r with |r| ≤ ln 2 / 2. ln 2 in two parts, the first exact in products with n (Cody
+# and Waite); adding 1.5 · 2^23 rounds to an integer; the polynomial is e^r's best of degree 6.
 _LOG2_E, _LN2_HIGH, _LN2_LOW = (np.float32(c) for c in (1.44269504, 0.693359375, -2.12194440e-4))
-_MAGIC, _HIGHEST, _LOWEST = (np.float32(c) for c in (12582912.0, 89.0, -86.9))
+_MAGIC, _HIGHEST, _LN2 = (np.float32(c) for c in (12582912.0, 89.0, 0.69314718))
 _C2, _C3, _C4, _C5, _C6 = (
     np.float32(c) for c in (0.5000000, 0.16666655, 0.041666884, 0.008369149, 0.0013873)
 )
 
 
 def exp(x):
-    """e^x of a vector, to two units in the last place; below -86.9 it is 0, NaN stays NaN."""
-    y = at_least(at_most(x, _HIGHEST), _LOWEST)
+    """e^x of a vector, to two units in the last place; about 0 below -86.9, NaN stays NaN."""
+    y = at_least(at_most(x, _HIGHEST), np.float32(LOWEST * _LN2))
     shifted = y * _LOG2_E + _MAGIC
     n = shifted - _MAGIC
-    r = (y - n * _LN2_HIGH) - n * _LN2_LOW
-    e = ((((r * _C6 + _C5) * r + _C4) * r + _C3) * r + _C2) * r * r + r + _ONE
-    return zero_where_below(times_power(e, shifted), x, _LOWEST)
+    e = near_zero((y - n * _LN2_HIGH) - n * _LN2_LOW)
+    return times_power(e, n, shifted)
+
+
+def exp2(x):
+    """2^x of a vector, x at most 127, likewise: shorter, for softmax."""
+    y = at_least(x, np.float32(LOWEST))
+    shifted = y + _MAGIC
+    n = shifted - _MAGIC
+    return times_power(near_zero((y - n) * _LN2), n, shifted)
+
+
+def near_zero(r):
+    """e^r, by a polynomial."""
+    return ((((r * _C6 + _C5) * r + _C4) * r + _C3) * r + _C2) * r * r + r + _ONE
 
 
 def silu(x):
@@ -185,7 +197,7 @@ def swiglu(tile, row, output, panel, scale, measures):
 
 
 def send(tile, block, panel, state):
-    """Queries (scaled), keys and values, each token to where attention wants it."""
+    """Queries (scaled, for exp2), keys and values, each token to where attention wants it."""
     qk, values, slots, channels, width, query_scale, scale, measures = state
     there = slots[panel * PANEL : (panel + 1) * PANEL]
     slot, first, row = there[0], block * ROWS, 0
@@ -341,7 +353,7 @@ def run_blocks(
     """
     crew, own = (counters, thread, threads), (all_sums[thread], all_scratch[thread])
     scores, out = all_scores[thread], all_out[thread]
-    channels, query_scale = norms.shape[2], np.float32(1 / np.sqrt(width))
+    channels, query_scale = norms.shape[2], np.float32(np.log2(np.e) / np.sqrt(width))
     normed_words = words if SCALED else normed
     context_words = words if SCALED else context
     hidden_words = hidden_narrowed if SCALED else hidden

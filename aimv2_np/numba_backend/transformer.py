@@ -78,7 +78,7 @@ def transformer(
         *(tokens, *_activations(tokens.shape, slots_and_heads, hidden, kernels.form)),
         *task_memory(threads, kernels.size),
         aligned_zeros(threads, keys, isa.panel),  # scores
-        aligned_zeros(threads, rows, isa.panel),  # a head's output
+        aligned_zeros(threads, rows + 1, isa.panel),  # a head's output, and what attend keeps
         *(slots, queries, sequences, blocks.norms, blocks.addresses(), *blocks.scales),
         *(head_width, _F(max(eps, _TINY)), causal),
         np.ones((0, 0), bool) if key_mask is None else np.ascontiguousarray(key_mask, bool),

@@ -20,9 +20,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 __all__ = [
-    *("make_load", "make_pair", "make_splat", "make_store_bfloats", "make_widen"),
-    *("splat", "store", "store_bfloat"),
-    *("at_least", "at_most", "larger", "root", "times_power", "zero_where_below"),
+    *("make_load", "make_pair", "make_splat", "make_store_bfloats", "make_times_power"),
+    *("make_widen", "splat", "store", "store_bfloat"),
+    *("at_least", "at_most", "larger", "root"),
     *("four_bytes", "from_integers", "round_bfloat", "two_halves"),
 ]
 
@@ -168,32 +168,41 @@ def root(typingctx, vector):
     return vector(vector), codegen
 
 
-@intrinsic
-def times_power(typingctx, vector, shifted):
-    """`vector · 2^n` where `shifted` is n + 1.5 · 2^23, which has n in its lowest bits.
+def make_times_power(*, native: bool) -> Any:
+    """`times_power(vector, n, shifted)`: `vector · 2^n`; `shifted` is n + 1.5 · 2^23.
 
-    In two steps, 2^(n - 1) and 2, so that 2^128 overflows to infinity as it should.
+    `native`: VSCALEFPS, of 16 lanes. Without it n is taken from the lowest bits of `shifted`, must
+    be at least -126, and at -126 the result is 0. It goes in two steps, 2^(n - 1) and 2, so that
+    2^128 overflows to infinity as it should.
     """
 
-    def codegen(context, builder, signature, arguments):
-        bits = _bits(builder, arguments[1])
-        bits = builder.shl(bits, _all(bits, 23))
-        half = _numbers(builder, builder.add(bits, _all(bits, 126 << 23)))
-        return builder.fmul(builder.fadd(arguments[0], arguments[0]), half)
+    def spelled_out(b, vector, n, shifted):
+        bits = _bits(b, shifted)
+        bits = b.shl(bits, _all(bits, 23))
+        half = _numbers(b, b.add(bits, _all(bits, 126 << 23)))
+        return b.fmul(b.fadd(vector, vector), half)
 
-    return vector(vector, shifted), codegen
+    def instruction(b, vector, n, shifted):
+        parts = zip(_in_parts(b, vector, 16), _in_parts(b, n, 16), strict=True)
+        return _joined(b, [_scaled(b, *part) for part in parts])
+
+    @intrinsic
+    def times_power(typingctx, vector, n, shifted):
+        def codegen(context, builder, signature, arguments):
+            return (instruction if native else spelled_out)(builder, *arguments)
+
+        return vector(vector, n, shifted), codegen
+
+    return times_power
 
 
-@intrinsic
-def zero_where_below(typingctx, vector, x, limit):
-    """`vector`, but 0 in the lanes where `x` is below the limit."""
-
-    def codegen(context, builder, signature, arguments):
-        value, x_value, limit_value = arguments
-        below = builder.fcmp_ordered("<", x_value, splat(builder, limit_value, vector.lanes))
-        return builder.select(below, ir.Constant(value.type, None), value)
-
-    return vector(vector, x, types.float32), codegen
+def _scaled(b: Any, vector: Any, n: Any) -> Any:
+    """VSCALEFPS, in all 16 lanes, rounding to the nearest."""
+    mask, rounding = ir.Constant(ir.IntType(16), -1), ir.Constant(_I32, 4)
+    arguments = [vector, n, vector, mask, rounding]
+    kind = ir.FunctionType(vector.type, [argument.type for argument in arguments])
+    name = "llvm.x86.avx512.mask.scalef.ps.512"
+    return b.call(cgutils.get_or_insert_function(b.module, kind, name), arguments)
 
 
 # ---------------------------------------------------------------------------- words
