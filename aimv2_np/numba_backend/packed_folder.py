@@ -32,8 +32,8 @@ from .packing import PackedBlocks, PackedMatrix, packed_shape, products
 
 __all__ = ["Packed", "nonfinite", "read_packed", "write_packed"]
 
-_LAYOUT = "1"  # grows when arrays are named or laid out in another way
-_F32, _I32 = np.dtype(np.float32), np.dtype(np.int32)
+_LAYOUT = "2"  # grows when arrays are named or laid out in another way
+_F32 = np.dtype(np.float32)
 _KEPT = ("official", "layout", "stored", "weights_bytes", "parameters")  # of Opened.info
 _MATRICES = ("qkv", "proj", "fc1_fc3", "fc2")
 
@@ -184,7 +184,7 @@ class _Reader:
         return PackedMatrix(
             read("weights", *shape, dtype=form.weights),
             read("scales", scaled) if scaled else np.zeros(0, _F32),
-            read("offsets", scaled, dtype=_I32) if scaled else np.zeros(0, _I32),
+            read("offsets", scaled) if scaled else np.zeros(0, _F32),
         )
 
 

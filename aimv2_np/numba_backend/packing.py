@@ -2,7 +2,7 @@
 
 A block holds `rows` outputs, and in it the rows of one word of K lie side by side: (blocks, words,
 rows, channels of a word). What is missing in the last block or word is zero. Matrices of int8 have
-a scale per output; where tokens are unsigned bytes, also what their offset of 128 adds to each sum.
+a scale per output, and the sum of its weights, which a token's least channel is multiplied with.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class PackedMatrix:
 
     weights: Array  # (blocks, words, rows, channels of a word)
     scales: Array  # (blocks · rows,) float32, or (0,) where weights are numbers
-    offsets: Array  # (blocks · rows,) int32, likewise
+    offsets: Array  # (blocks · rows,) float32: Σ of an output's weights, likewise
 
     def outputs(self, lanes: slice, count: int, width: int) -> Array:
         """The outputs in some lanes of each block, as float32 (count, width)."""
@@ -140,9 +140,7 @@ def pack(
             *(matrix.ctypes.data, matrix.shape[1], packed, sums, lanes, first, lane, inverses),
         )
         first, lane = (0, lanes) if paired else (first + len(matrix), 0)
-    # Unsigned bytes are 128 more than the token they stand for: that adds 128 · Σ weights to a sum.
-    offsets = 128 * sums if form.channels == 4 else 0 * sums
-    return PackedMatrix(packed, scales.reshape(-1), offsets.reshape(-1))
+    return PackedMatrix(packed, scales.reshape(-1), (scales * sums.astype(np.float32)).reshape(-1))
 
 
 def _scale(matrix: Array, scales: Array, first: int) -> Array:
@@ -176,7 +174,7 @@ class PackedBlocks(Sequence[BlockParams]):
         """Scales and offsets of all outputs, (blocks, 4, longest)."""
         longest = max(len(m.scales) for m in self.matrices[0])
         scales = np.zeros((len(self), 4, longest), np.float32)
-        offsets = np.zeros((len(self), 4, longest), np.int32)
+        offsets = np.zeros((len(self), 4, longest), np.float32)
         for i, four in enumerate(self.matrices):
             for j, matrix in enumerate(four):
                 scales[i, j, : len(matrix.scales)] = matrix.scales

@@ -108,7 +108,7 @@ def _activations(
         aligned_zeros(panels, hidden // per, panel),
         aligned_zeros(narrowed, width // per_words, panel),  # words
         aligned_zeros(narrowed, hidden // per_words, panel),
-        aligned_zeros(narrowed, panel),  # measures
+        aligned_zeros(narrowed, 2, panel),  # measures
     )
 
 

@@ -22,7 +22,7 @@ from numba.extending import intrinsic, models, overload, register_model
 __all__ = [
     *("make_load", "make_pair", "make_splat", "make_store_bfloats", "make_times_power"),
     *("make_widen", "splat", "store", "store_bfloat"),
-    *("at_least", "at_most", "larger", "root"),
+    *("at_least", "at_most", "root"),
     *("four_bytes", "from_integers", "round_bfloat", "two_halves"),
 ]
 
@@ -319,7 +319,7 @@ def make_pair(*, native: bool) -> Any:
 
 @intrinsic
 def two_halves(typingctx, a, b):
-    """Words of two int16, rounded from numbers that fit."""
+    """Words of two int16, rounded from numbers of at most 255."""
 
     def codegen(context, builder, signature, arguments):
         return _numbers(builder, _packed(builder, arguments, 16))
@@ -329,40 +329,22 @@ def two_halves(typingctx, a, b):
 
 @intrinsic
 def four_bytes(typingctx, a, b, c, d):
-    """Words of four uint8: numbers from -128 to 127, rounded, plus 128."""
+    """Words of four uint8, rounded from numbers of at most 255."""
 
     def codegen(context, builder, signature, arguments):
-        word = _packed(builder, arguments, 8)
-        signs = ir.Constant(word.type, [-2139062144] * word.type.count)  # 0x80808080
-        return _numbers(builder, builder.xor(word, signs))
+        return _numbers(builder, _packed(builder, arguments, 8))
 
     return a(a, b, c, d), codegen
 
 
 @intrinsic
-def from_integers(typingctx, vector, offset):
-    """Lanes that hold int32, less an int32, as numbers."""
+def from_integers(typingctx, vector):
+    """Lanes that hold int32, as numbers."""
 
     def codegen(context, builder, signature, arguments):
-        bits = _bits(builder, arguments[0])
-        bits = builder.sub(bits, splat(builder, arguments[1], vector.lanes))
-        return builder.sitofp(bits, arguments[0].type)
+        return builder.sitofp(_bits(builder, arguments[0]), arguments[0].type)
 
-    return vector(vector, types.int32), codegen
-
-
-@intrinsic
-def larger(typingctx, most, vector):
-    """The larger of `most`, not negative, and the magnitude of a vector; NaN is the largest."""
-
-    def codegen(context, builder, signature, arguments):
-        before, bits = (_bits(builder, value) for value in arguments)
-        bits = builder.and_(bits, _all(bits, 0x7FFFFFFF))
-        return _numbers(
-            builder, builder.select(builder.icmp_signed(">", bits, before), bits, before)
-        )
-
-    return vector(most, vector), codegen
+    return vector(vector), codegen
 
 
 def make_store_bfloats(*, native: bool) -> Any:

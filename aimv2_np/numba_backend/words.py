@@ -23,16 +23,16 @@ import numpy as np
 from .kernels import at
 from .vectors import (
     at_least,
+    at_most,
     four_bytes,
     from_integers,
-    larger,
     round_bfloat,
     store,
     store_bfloat,
     two_halves,
 )
 
-_ZERO, _STEPS, _TINY = np.float32(0), np.float32(127), np.float32(1e-30)
+_ZERO, _STEPS, _TINY = np.float32(0), np.float32(255), np.float32(1e-30)
 _MAGIC = np.float32(12582912.0)  # 1.5 · 2^23: adding it rounds to an integer
 
 # ---------------------------------------------------------------------------- tokens, written
@@ -101,42 +101,51 @@ def total_of_numbers(place, output, panel, scale, measures):
 
 
 def total_of_integers(place, output, panel, scale, measures):
-    """Sums of integers, less what the tokens' offset of 128 added, times both scales."""
+    """Σ w t of weights w = scale · integer, and tokens t = step · integer + least."""
     scales, offsets = scale
-    sums = from_integers(load(place), offsets[output])
-    return sums * (load(at(measures, panel)) * scales[output])
+    step, least = load(at(measures, panel, 0)), load(at(measures, panel, 1))
+    return from_integers(load(place)) * (step * scales[output]) + least * offsets[output]
 
 
 def narrow_nothing(wide, panel, words, measures):
     """Products read tokens as they were written."""
 
 
-def _scale(wide, panel, measures):
-    """What to multiply each token with so that its largest channel is 127; NaN where that is."""
-    most = splat(_ZERO)
+def _measure(wide, panel, measures):
+    """Each token's least channel, and 255 over how far its largest is from that.
+
+    `measures` gets the step between two integers, and the least channel: NaN, if a channel is not a
+    finite number.
+    """
+    least = most = load(at(wide, panel, 0))
+    odd = splat(_ZERO)
     for channel in range(wide.shape[1]):
-        most = larger(most, load(at(wide, panel, channel)))
-    store(at(measures, panel), most / _STEPS)
-    return splat(_STEPS) / at_least(most, _TINY)
+        number = load(at(wide, panel, channel))
+        least, most = at_most(least, number), at_least(most, number)
+        odd = odd + number * _ZERO
+    span = most - least + odd
+    store(at(measures, panel, 0), span / _STEPS)
+    store(at(measures, panel, 1), least + odd)
+    return least, splat(_STEPS) / at_least(span, _TINY)
 
 
 def narrow_to_bytes(wide, panel, words, measures):
-    """A panel's channels in steps of each token's scale, four to a word."""
-    scale = _scale(wide, panel, measures)
+    """A panel's channels in 255 steps of each token's own, four to a word."""
+    least, scale = _measure(wide, panel, measures)
     for word in range(words.shape[1]):
-        a = load(at(wide, panel, 4 * word)) * scale
-        b = load(at(wide, panel, 4 * word + 1)) * scale
-        c = load(at(wide, panel, 4 * word + 2)) * scale
-        d = load(at(wide, panel, 4 * word + 3)) * scale
+        a = (load(at(wide, panel, 4 * word)) - least) * scale
+        b = (load(at(wide, panel, 4 * word + 1)) - least) * scale
+        c = (load(at(wide, panel, 4 * word + 2)) - least) * scale
+        d = (load(at(wide, panel, 4 * word + 3)) - least) * scale
         store(at(words, panel, word), four_bytes(a, b, c, d))
 
 
 def narrow_to_halves(wide, panel, words, measures):
     """The same, two to a word."""
-    scale = _scale(wide, panel, measures)
+    least, scale = _measure(wide, panel, measures)
     for word in range(words.shape[1]):
-        a = load(at(wide, panel, 2 * word)) * scale
-        b = load(at(wide, panel, 2 * word + 1)) * scale
+        a = (load(at(wide, panel, 2 * word)) - least) * scale
+        b = (load(at(wide, panel, 2 * word + 1)) - least) * scale
         store(at(words, panel, word), two_halves(a, b))
 
 

@@ -129,6 +129,17 @@ def in_steps(x: Any) -> Any:
     return np.rint(x / np.where(step == 0, 1, step)) * step
 
 
+def in_own_steps(x: Any) -> Any:
+    """Each row in 255 steps from its least number to its largest."""
+    least = x.min(axis=-1, keepdims=True)
+    step = (x.max(axis=-1, keepdims=True) - least) / 255
+    return np.rint((x - least) / np.where(step == 0, 1, step)) * step + least
+
+
+def linear_in_steps(x: Any, weight: Any) -> Any:
+    return in_own_steps(x) @ in_steps(weight).T
+
+
 def linear_in_pairs(x: Any, weight: Any) -> Any:
     return to_bfloat16(x) @ to_bfloat16(weight).T
 
@@ -159,11 +170,9 @@ MEANT = {
     ),
     ("avx2", "bfloat16"): replace(NUMPY, linear=lambda x, w: x @ to_bfloat16(w).T),
     ("avx512vnni", "bfloat16"): replace(NUMPY, linear=lambda x, w: x @ to_bfloat16(w).T),
-    ("avx512bf16", "int8"): replace(
-        NUMPY, linear=lambda x, w: in_steps(x) @ in_steps(w).T, attention=attention_in_pairs
-    ),
-    ("avx512vnni", "int8"): replace(NUMPY, linear=lambda x, w: in_steps(x) @ in_steps(w).T),
-    ("avx2", "int8"): replace(NUMPY, linear=lambda x, w: in_steps(x) @ in_steps(w).T),
+    ("avx512bf16", "int8"): replace(NUMPY, linear=linear_in_steps, attention=attention_in_pairs),
+    ("avx512vnni", "int8"): replace(NUMPY, linear=linear_in_steps),
+    ("avx2", "int8"): replace(NUMPY, linear=linear_in_steps),
 }
 
 
