@@ -88,12 +88,10 @@ def attend_all(
     crew, phase, width, qk, values, queries, sequences, causal, seen, context, scores, out
 ):  # fmt: skip
     """Self-attention of every head; a task is one panel of queries of one head."""
-    heads = qk.shape[2]
-    count = len(queries) * heads
+    count = len(queries)
     task = next_task(crew, phase, count)
     while task < count:
-        query, head = divmod(task, heads)
-        sequence, position = queries[query]
+        sequence, head, position = queries[task]
         first, length, token = sequences[sequence]
         keys = seen[sequence] if len(seen) > 0 else seen.reshape(-1)
         attend(qk, values, head, first, length, position, causal, keys, scores, out)

@@ -41,6 +41,7 @@ _SHARES = 3  # tiles that together bring the weights nearer that are needed afte
 _STACK = 4  # blocks of rows that a task computes, and that use those pieces again
 _KEYS = 128  # keys that attention takes at a time
 _RUN = 64  # squares that a norm sums before it adds them to the others
+_SQUARE = 16  # channels of a token that are transposed together: a cache line of them
 _SOME = 1 << 16  # numbers that a task converts
 _PATIENCE = 200  # looks at a counter before a waiting thread gives way
 _CALLED = ("run_blocks", "linear_all", "pack", "convert", "to_lanes", "from_lanes")  # from Python
@@ -52,7 +53,7 @@ def constants(isa: InstructionSet, form: Format) -> dict[str, int]:
         **{"PANEL": isa.panel, "ROWS": isa.rows, "HALF": isa.rows // 2},
         **{"DEPTH": _DEPTH, "GROUP": _GROUP, "LEAST": _LEAST, "STACK": _STACK, "SHARES": _SHARES},
         **{"HEAD_ROWS": isa.heads_rows, "KEYS": max(_KEYS, isa.panel)},
-        **{"RUN": _RUN, "SOME": _SOME, "PATIENCE": _PATIENCE},
+        **{"RUN": _RUN, "SOME": _SOME, "SQUARE": _SQUARE, "PATIENCE": _PATIENCE},
         **{"CHANNELS": form.channels, "NARROW": form.weights.itemsize},
         "BYTES": isa.rows * form.channels * form.weights.itemsize,  # of a block's weights in a step
         **{"PER": form.per, "PER_HEADS": form.per_heads},
@@ -129,6 +130,7 @@ def _micro_kernels(isa: InstructionSet, form: Format) -> dict[str, Any]:
     pairs = form.heads_dot == "bfloats_avx512"
     return {
         "load": make_load(isa.panel),
+        "load_one": make_load(1),
         "splat": make_splat(isa.panel),
         "widen": make_widen(wider, isa.panel),
         "widen_one": make_widen(wider, 1),

@@ -18,7 +18,7 @@ from ..weights.tree import HeadParams
 from .compiled import kernels_for
 from .isa import InstructionSet
 from .packing import PackedMatrix, aligned_zeros, pack, padded, task_memory
-from .pool import new_counters, run, thread_count
+from .pool import share, thread_count
 
 __all__ = [
     "PackedPatches",
@@ -61,16 +61,15 @@ def linear(x: Array, matrix: PackedMatrix, bias: Array, isa: InstructionSet) -> 
     panels = -(-len(x) // isa.panel)
     tokens = aligned_zeros(panels, padded(x.shape[1]), isa.panel)
     outputs = aligned_zeros(panels, len(bias), isa.panel)
-    kernels.to_lanes(np.ascontiguousarray(x, np.float32), tokens)
-    run(
+    share(kernels.to_lanes, threads, np.ascontiguousarray(x, np.float32), tokens)
+    share(
         kernels.linear_all,
         threads,
-        new_counters(1, threads),
         *(matrix.weights.ctypes.data, np.array(bias, np.float32), tokens, outputs),
         *task_memory(threads, kernels.size),
     )
     out = np.empty((len(x), len(bias)), np.float32)
-    kernels.from_lanes(outputs, out)
+    share(kernels.from_lanes, threads, outputs, out)
     return out
 
 
@@ -78,12 +77,7 @@ def halve(table: Array, isa: InstructionSet) -> Array:
     """float32 (V, D) as the bits of the nearest bfloat16 (uint16)."""
     numbers, threads = np.ascontiguousarray(table, np.float32), thread_count()
     halves = np.empty(numbers.shape, np.uint16)
-    run(
-        kernels_for(isa, "bfloat16").convert,
-        threads,
-        new_counters(1, threads),
-        *(numbers.ctypes.data, halves.reshape(-1)),
-    )
+    share(kernels_for(isa, "bfloat16").convert, threads, numbers.ctypes.data, halves.reshape(-1))
     return halves
 
 

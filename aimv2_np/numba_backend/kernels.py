@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .intrinsics import fetch_add, give_way, number_at, read_shared
+from .intrinsics import fetch_add, give_way, read_shared
 from .vectors import at_least, at_most, root, store
 
 __all__ = ["FINISHES", "PHASES"]
@@ -289,40 +289,51 @@ def linear_all(thread, threads, counters, weights, bias, tokens, out, all_sums, 
 # ---------------------------------------------------------------------------- layouts
 
 
-def to_lanes(rows, panels):
+def to_lanes(thread, threads, counters, rows, panels):
     """(T, D) to (panels, D, PANEL); lanes without a token are left as they are."""
-    for token in range(len(rows)):
-        panel, lane = divmod(token, PANEL)
-        for channel in range(rows.shape[1]):
-            panels[panel, channel, lane] = rows[token, channel]
+    crew = counters, thread, threads
+    panel = next_task(crew, 0, len(panels))
+    while panel < len(panels):
+        some = rows[panel * PANEL : (panel + 1) * PANEL]
+        for start in range(0, rows.shape[1], SQUARE):
+            for lane in range(len(some)):
+                for channel in range(start, min(start + SQUARE, rows.shape[1])):
+                    panels[panel, channel, lane] = some[lane, channel]
+        panel = next_task(crew, 0, len(panels))
 
 
-def from_lanes(panels, rows):
+def from_lanes(thread, threads, counters, panels, rows):
     """The way back."""
-    for token in range(len(rows)):
-        panel, lane = divmod(token, PANEL)
-        for channel in range(rows.shape[1]):
-            rows[token, channel] = panels[panel, channel, lane]
+    crew = counters, thread, threads
+    panel = next_task(crew, 0, len(panels))
+    while panel < len(panels):
+        some = rows[panel * PANEL : (panel + 1) * PANEL]
+        for start in range(0, rows.shape[1], SQUARE):
+            for lane in range(len(some)):
+                for channel in range(start, min(start + SQUARE, rows.shape[1])):
+                    some[lane, channel] = panels[panel, channel, lane]
+        panel = next_task(crew, 0, len(panels))
 
 
-def pack(thread, threads, counters, matrix, width, packed, sums, lanes, first, lane, inverses):
-    """Rows of weights (O, width) as packed (blocks, words, ROWS, CHANNELS), in the stored format.
+def pack(
+    thread, threads, counters, matrix, width, packed, sums, lanes, first, lane, inverses, all_rows
+):  # fmt: skip
+    """Rows of weights (O, width) as packed (blocks, words, ROWS), in the stored format.
 
     Output `row` is number `first + row` of those that fill `lanes` lanes of a block, from lane
-    `lane` on.
+    `lane` on. `all_rows` holds a row of words for each thread.
     `matrix` is an address: to Numba, a mapped file is an array of another type than others.
     """
     crew, count = (counters, thread, threads), blocks_of(len(inverses), lanes)
+    words = all_rows[thread]
     begin = next_task(crew, 0, count) * lanes
     while begin < len(inverses):
         for row in range(begin, min(begin + lanes, len(inverses))):
             block, inside = divmod(first + row, lanes)
-            total = 0
-            for k in range(width):
-                number = encode(number_at(matrix + 4 * (row * width + k)), inverses[row])
-                packed[block, k // CHANNELS, lane + inside, k % CHANNELS] = number
-                if SCALED:
-                    total += np.int64(number)
+            stored = words.ctypes.data
+            total = encode(matrix + 4 * row * width, stored, width, inverses[row])
+            for k in range(len(words)):
+                packed[block, k, lane + inside] = words[k]
             if SCALED:
                 sums[block, lane + inside] = total
         begin = next_task(crew, 0, count) * lanes
@@ -333,8 +344,8 @@ def convert(thread, threads, counters, numbers, stored):
     crew, count = (counters, thread, threads), blocks_of(len(stored), SOME)
     begin = next_task(crew, 0, count) * SOME
     while begin < len(stored):
-        for i in range(begin, min(begin + SOME, len(stored))):
-            stored[i] = encode(number_at(numbers + 4 * i), _ONE)
+        some = min(SOME, len(stored) - begin)
+        encode(numbers + 4 * begin, stored[begin:].ctypes.data, some, _ONE)
         begin = next_task(crew, 0, count) * SOME
 
 

@@ -19,7 +19,7 @@ from ..weights.tree import BlockParams
 from .compiled import kernels_for
 from .formats import Format, format_of
 from .isa import InstructionSet
-from .pool import new_counters, run, thread_count
+from .pool import share, thread_count
 
 __all__ = [
     "PackedBlocks",
@@ -128,16 +128,18 @@ def pack(
     outputs = (shape[0], isa.rows) if form.scaled else (0, 0)
     scales, sums = np.zeros(outputs, np.float32), np.zeros(outputs, np.int32)
     first, lane, threads = 0, 0, thread_count()
+    unit = np.dtype(f"u{form.channels * form.weights.itemsize}")  # a word in memory
+    rows = np.zeros((threads, shape[1]), unit)
+    words = packed.view(unit).reshape(shape[:3])
     for matrix in matrices:
         matrix = np.ascontiguousarray(matrix, np.float32)
         inverses = np.ones(len(matrix), np.float32)
         if form.scaled:
             inverses = _scale(matrix, scales[:, lane : lane + lanes], first)
-        run(
+        share(
             kernels_for(isa, dtype).pack,
             threads,
-            new_counters(1, threads),
-            *(matrix.ctypes.data, matrix.shape[1], packed, sums, lanes, first, lane, inverses),
+            *(matrix.ctypes.data, matrix.shape[1], words, sums, lanes, first, lane, inverses, rows),
         )
         first, lane = (0, lanes) if paired else (first + len(matrix), 0)
     return PackedMatrix(packed, scales.reshape(-1), (scales * sums.astype(np.float32)).reshape(-1))

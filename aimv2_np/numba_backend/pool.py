@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import BackendUnavailable
 from ..machine import cores
 
-__all__ = ["THREADS", "new_counters", "run", "thread_count"]
+__all__ = ["THREADS", "run", "share", "thread_count"]
 
 Array = NDArray[np.int64]
 _MOST = 1024  # threads
@@ -79,9 +79,9 @@ def _usable_cores() -> int:
     return max(1, min(found["usable"] or 1, int(found["granted"] or found["usable"] or 1)))
 
 
-def new_counters(phases: int, threads: int) -> Array:
-    """For kernels.next_task and kernels.meet: a cache line for each thread, and one for all."""
-    return np.zeros((phases, threads + 1, 8), np.int64)
+def share(kernel: Callable[..., Any], threads: int, *arguments: Any, phases: int = 1) -> None:
+    """`run` with fresh counters for kernels.next_task and kernels.meet: each thread's, and one."""
+    run(kernel, threads, np.zeros((phases, threads + 1, 8), np.int64), *arguments)
 
 
 def run(kernel: Callable[..., Any], threads: int, counters: Array, *arguments: Any) -> None:

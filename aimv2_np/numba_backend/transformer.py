@@ -11,7 +11,7 @@ from .compiled import kernels_for
 from .formats import Format
 from .kernels import PHASES
 from .packing import PackedBlocks, aligned_zeros, padded, task_memory
-from .pool import new_counters, run
+from .pool import share
 
 __all__ = ["transformer"]
 
@@ -35,13 +35,17 @@ def _places(lengths: list[int], keys: int) -> tuple[Array, Array]:
     return slots, np.stack([first, counts, token], axis=1)
 
 
-def _queries(counts: Array, panel: int) -> Array:
-    """Each panel of queries (panels, 2): its sequence, and the place of its first token there."""
+def _queries(counts: Array, heads: int, panel: int) -> Array:
+    """Attention's tasks (panels · heads, 3): a sequence, a head, the place of the first query.
+
+    In this order, so that one head's keys and values stay in a core's cache.
+    """
     panels = -(-counts // panel)
-    before = np.cumsum(panels) - panels
-    sequence = np.repeat(np.arange(len(counts)), panels)
-    place = (np.arange(panels.sum()) - np.repeat(before, panels)) * panel
-    return np.stack([sequence, place], axis=1)
+    tasks = panels * heads
+    sequence = np.repeat(np.arange(len(counts)), tasks)
+    inside = np.arange(tasks.sum()) - np.repeat(np.cumsum(tasks) - tasks, tasks)
+    head, place = np.divmod(inside, panels[sequence])
+    return np.stack([sequence, head, place * panel], axis=1)
 
 
 def transformer(
@@ -64,17 +68,16 @@ def transformer(
     threads = threads if _worth_sharing(x, blocks) else 1
     keys = kernels.size["KEYS"]
     slots, sequences = _places(lengths, keys)
-    queries = _queries(sequences[:, 1], isa.panel)
+    queries = _queries(sequences[:, 1], heads, isa.panel)
     chunks = sum(-(-length // keys) for length in lengths)
     width, head_width = x.shape[1], x.shape[1] // heads
     rows = -(-head_width // isa.heads_rows) * isa.heads_rows  # with zeros, for attention's tiles
     tokens = aligned_zeros(-(-len(x) // isa.panel), padded(width), isa.panel)
     slots_and_heads, hidden = (chunks, keys, heads, rows), padded(blocks.hidden)
-    kernels.to_lanes(np.ascontiguousarray(x, _F), tokens)
-    run(
+    share(kernels.to_lanes, threads, np.ascontiguousarray(x, _F), tokens)
+    share(
         kernels.run_blocks,
         threads,
-        new_counters(PHASES * len(blocks), threads),
         *(tokens, *_activations(tokens.shape, slots_and_heads, hidden, kernels.form)),
         *task_memory(threads, kernels.size),
         aligned_zeros(threads, keys, isa.panel),  # scores
@@ -82,9 +85,10 @@ def transformer(
         *(slots, queries, sequences, blocks.norms, blocks.addresses(), *blocks.scales),
         *(head_width, _F(max(eps, _TINY)), causal),
         np.ones((0, 0), bool) if key_mask is None else np.ascontiguousarray(key_mask, bool),
+        phases=PHASES * len(blocks),
     )
     out = np.empty(x.shape, _F)
-    kernels.from_lanes(tokens, out)
+    share(kernels.from_lanes, threads, tokens, out)
     return out
 
 

@@ -23,7 +23,7 @@ __all__ = [
     *("make_load", "make_pair", "make_splat", "make_store_bfloats", "make_times_power"),
     *("make_widen", "splat", "store", "store_bfloat"),
     *("at_least", "at_most", "root"),
-    *("four_bytes", "from_integers", "round_bfloat", "two_halves"),
+    *("four_bytes", "from_integers", "store_bytes", "two_halves"),
 ]
 
 _I8, _I16, _I32, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType()
@@ -379,15 +379,21 @@ def store_bfloat(typingctx, address, number):
 
 
 @intrinsic
-def round_bfloat(typingctx, number):
-    """The bits of a float32 as the nearest bfloat16."""
+def store_bytes(typingctx, address, vector):
+    """Write a vector's lanes, numbers of at most 127, rounded to int8; returns their sum."""
 
     def codegen(context, builder, signature, arguments):
-        bits = _rounded(builder, splat(builder, arguments[0], 1))
-        bits = builder.extract_element(bits, ir.Constant(_I32, 0))
-        return builder.trunc(builder.lshr(bits, ir.Constant(_I32, 16)), _I16)
+        integers = _integers(builder, arguments[1])
+        lanes = integers.type.count
+        bytes_ = builder.trunc(integers, ir.VectorType(_I8, lanes))
+        place = builder.inttoptr(arguments[0], bytes_.type.as_pointer())
+        builder.store(bytes_, place, align=1)
+        kind = ir.FunctionType(_I32, [integers.type])
+        name = f"llvm.vector.reduce.add.v{lanes}i32"
+        total = builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [integers])
+        return builder.sext(total, ir.IntType(64))
 
-    return types.uint16(types.float32), codegen
+    return types.int64(types.int64, vector), codegen
 
 
 def make_widen(kind: str, lanes: int) -> Any:

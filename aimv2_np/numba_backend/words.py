@@ -20,15 +20,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from .intrinsics import number_at
 from .kernels import at
 from .vectors import (
     at_least,
     at_most,
     four_bytes,
     from_integers,
-    round_bfloat,
     store,
     store_bfloat,
+    store_bytes,
     two_halves,
 )
 
@@ -152,16 +153,31 @@ def narrow_to_halves(wide, panel, words, measures):
 # ---------------------------------------------------------------------------- weights, written
 
 
-def encode_float32(number, scale):
-    """As it is."""
-    return number
+def encode_float32(numbers, stored, count, scale):
+    """As they are."""
+    whole = count // PANEL * PANEL
+    for i in range(0, whole, PANEL):
+        store(stored + 4 * i, load(numbers + 4 * i))
+    for i in range(whole, count):
+        store(stored + 4 * i, load_one(numbers + 4 * i))
+    return 0
 
 
-def encode_bfloat16(number, scale):
-    """The upper half of the float32, rounded to the nearest, ties to even."""
-    return round_bfloat(number)
+def encode_bfloat16(numbers, stored, count, scale):
+    """The upper half of each float32, rounded to the nearest, ties to even."""
+    whole = count // PANEL * PANEL
+    for i in range(0, whole, PANEL):
+        store_bfloats(stored + 2 * i, load(numbers + 4 * i))
+    for i in range(whole, count):
+        store_bfloat(stored + 2 * i, number_at(numbers + 4 * i))
+    return 0
 
 
-def encode_int8(number, scale):
-    """In steps of its output's scale; `scale` is the inverse."""
-    return np.int8((number * scale + _MAGIC) - _MAGIC)
+def encode_int8(numbers, stored, count, scale):
+    """In steps of their output's scale; `scale` is the inverse. Returns their sum."""
+    whole, total = count // PANEL * PANEL, 0
+    for i in range(0, whole, PANEL):
+        total += store_bytes(stored + i, load(numbers + 4 * i) * scale)
+    for i in range(whole, count):
+        total += store_bytes(stored + i, load_one(numbers + 4 * i) * scale)
+    return total

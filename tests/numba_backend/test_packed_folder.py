@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -20,6 +21,8 @@ from aimv2_np.cli import main
 from aimv2_np.hub import PACKED
 from aimv2_np.numba_backend import backend_for
 from aimv2_np.numba_backend.isa import FORCE, INSTRUCTION_SETS, choose
+from aimv2_np.numba_backend.packed_folder import _LAYOUT
+from aimv2_np.numba_backend.packing import pack
 
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 
@@ -244,3 +247,48 @@ def test_pages_are_shared_not_private(folders: dict[str, Path]) -> None:
     resident, private = map(int, found.split())
     assert resident > 1000  # kB
     assert private == 0
+
+
+# ---------------------------------------------------------------------------- the layout
+
+LAYOUT = "2"
+DIGESTS = {
+    "avx512bf16 float32": "3daafa6f5076",
+    "avx512bf16 bfloat16": "3cc2020f80f9",
+    "avx512bf16 int8": "cdc84e005764",
+    "avx512vnni float32": "3daafa6f5076",
+    "avx512vnni bfloat16": "76f09d469f58",
+    "avx512vnni int8": "cdc84e005764",
+    "avx512 float32": "3daafa6f5076",
+    "avx512 bfloat16": "76f09d469f58",
+    "avx512 int8": "0e5b6514112c",
+    "avx2 float32": "ac2019764db3",
+    "avx2 bfloat16": "8b58dfde7556",
+    "avx2 int8": "bb51c4e55d5e",
+    "neon float32": "c940a15f1f15",
+    "neon bfloat16": "42321d0cecf9",
+    "neon int8": "7aed0423baed",
+    "plain float32": "ad06a8f50cca",
+    "plain bfloat16": "25327434f0d5",
+    "plain int8": "0f4e8583f6f6",
+}
+
+
+def test_a_changed_layout_has_another_number() -> None:
+    """Folders of an older layout must be refused, not misread.
+
+    Where this fails, weights are packed in another way than LAYOUT was: raise _LAYOUT in
+    packed_folder.py and LAYOUT here, then take over the new digests.
+    """
+    rng = np.random.default_rng(0)
+    one, other = (rng.integers(-90, 90, (30, 22)).astype(np.float32) for _ in range(2))
+    found = {}
+    for isa in INSTRUCTION_SETS:
+        for dtype in ("float32", "bfloat16", "int8"):
+            digest = hashlib.sha256()
+            for paired in (False, True):
+                matrix = pack([one, other], isa, dtype, paired=paired)
+                for array in (matrix.weights, matrix.scales, matrix.offsets):
+                    digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+            found[f"{isa.name} {dtype}"] = digest.hexdigest()[:12]
+    assert (_LAYOUT, found) == (LAYOUT, DIGESTS)
