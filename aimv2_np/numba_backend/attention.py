@@ -28,22 +28,23 @@ def attend(qk, values, head, first, length, position, causal, seen, scores, out)
     sees. A step of the first product is PER_HEADS channels, of the second PER_HEADS keys.
     """
     peak, total = splat(_MINUS_INFINITY), splat(_ZERO)
-    queries = at(qk[0], (first + position) // PANEL, head, 0)
+    queries = at(qk[0], head, (first + position) // PANEL, 0)
     steps, rows = qk.shape[3], len(out) - 1
     grown = out[rows:]
     for start in range(0, length, KEYS):
         panels = (min(KEYS, length - start) + PANEL - 1) // PANEL
         for panel in range(panels):
-            keys = at(qk[1], (first + start) // PANEL + panel, head, 0)
+            keys = at(qk[1], head, (first + start) // PANEL + panel, 0)
+            following = keys + 4 * PANEL * steps
             for row in range(0, PANEL, HEAD_ROWS):
-                place = at(scores, panel * PANEL + row)
-                scores_tile(steps, keys + 4 * row, queries, place, 0, 0)
+                place, ahead = at(scores, panel * PANEL + row), following + 4 * row * steps
+                scores_tile(steps, keys + 4 * row, queries, place, 0, ahead)
         if causal or start + panels * PANEL > length or len(seen) > 0:
             hide(scores, start, panels * PANEL, length, position, causal, seen)
         peak, total, scale = soften(scores, panels * PANEL, peak, total)
         store(at(grown, 0), scale)
         for row in range(0, rows, HEAD_ROWS):
-            some = at(values, (first + start) // KEYS, head, row)
+            some = at(values, head, (first + start) // KEYS, row)
             values_tile(
                 panels * PANEL // PER_HEADS, some, at(scores, 0), at(out, row), start, at(grown, 0)
             )

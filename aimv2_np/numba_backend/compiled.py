@@ -9,6 +9,7 @@ ever taken from the cache.
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +38,7 @@ __all__ = ["constants", "kernels_for"]
 _DEPTH = 512  # words of K at a time: a block's weights, 8 to 24 KB, stay in first-level cache
 _GROUP = 8  # panels that a task computes at most: their pieces, 128 to 512 KB, stay in L2,
 _LEAST = 4  # and at least, if there are so many
-_SHARES = 3  # tiles that together bring the weights nearer that are needed after them
+_SHARES = 3  # tiles that bring as many weights nearer as one of them reads
 _STACK = 4  # blocks of rows that a task computes, and that use those pieces again
 _KEYS = 128  # keys that attention takes at a time
 _RUN = 64  # squares that a norm sums before it adds them to the others
@@ -126,7 +127,7 @@ def _micro_kernels(isa: InstructionSet, form: Format) -> dict[str, Any]:
     product = form.dot, isa.rows, isa.vectors, isa.lanes
     heads = form.heads_dot, isa.heads_rows, isa.vectors, isa.lanes
     wider = "int8" if form.scaled else "bfloat16"
-    keys = 4 * constants(isa, form)["KEYS"]  # bytes from a channel of values to the next,
+    size = constants(isa, form)
     pairs = form.heads_dot == "bfloats_avx512"
     return {
         "load": make_load(isa.panel),
@@ -135,11 +136,15 @@ def _micro_kernels(isa: InstructionSet, form: Format) -> dict[str, Any]:
         "widen": make_widen(wider, isa.panel),
         "widen_one": make_widen(wider, 1),
         "product_tile": make_microkernel(
-            *product, a_row=4, a_step=4 * isa.rows, fetched=4 * isa.rows // _SHARES
+            *product, a_row=4, a_step=4 * isa.rows, fetched=size["BYTES"] // _SHARES
         ),
-        "scores_tile": make_microkernel(*heads, a_row=4, a_step=row),
+        "scores_tile": make_microkernel(*heads, a_row=4, a_step=row, fetched=4 * isa.heads_rows),
         "values_tile": make_microkernel(
-            *heads, a_row=keys // form.per_heads, a_step=4, rescaled=True
+            *heads,
+            a_row=4 * size["KEYS"] // form.per_heads,  # from a channel's values to the next one's
+            a_step=4,
+            fetched=4 * isa.heads_rows,
+            rescaled=True,
         ),
         "pair": make_pair(native=pairs),
         "store_bfloats": make_store_bfloats(native=pairs),
@@ -174,6 +179,16 @@ def _options(name: str) -> dict[str, Any]:
 _one_at_a_time = Lock()
 
 
+def _renew() -> None:
+    """A forked child may have got the lock while it was held."""
+    global _one_at_a_time
+    _one_at_a_time = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
 def kernels_for(isa: InstructionSet, dtype: str) -> SimpleNamespace:
     """The compiled kernels by name; each compiles at its first call unless the cache has it.
 
@@ -206,5 +221,5 @@ def _made(isa: InstructionSet, dtype: str) -> SimpleNamespace:
     for finish in kernels.FINISHES:
         own = scope | {"finish": scope[finish]}
         scope[f"multiply_{finish}"] = _compiled(kernels.multiply, own, f"{version}_{finish}")
-    found = {f.__name__: scope[f.__name__] for f in definitions}
+    found = {f.__name__: scope[f.__name__] for f in definitions if f is not kernels.multiply}
     return SimpleNamespace(**found, load=scope["load"], form=form, size=size, compiled=compiled)

@@ -140,10 +140,8 @@ DOTS = {
 
 def _prefetch(b: ir.IRBuilder, place: Any) -> None:
     """Bring a cache line into L2."""
-    kind = ir.FunctionType(ir.VoidType(), [_BYTE, _I32, _I32, _I32])
     to_read, near, data = (ir.Constant(_I32, n) for n in (0, 2, 1))
-    function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-    b.call(function, [place, to_read, near, data])
+    _call(b, "llvm.prefetch.p0", place, to_read, near, data, returns=ir.VoidType())
 
 
 # ---------------------------------------------------------------------------- the tile
@@ -209,7 +207,8 @@ class _Tile:
             at_a = b.gep(at_a, [_constant(self.a_step)])
             at_b = b.gep(at_b, [_constant(4 * self.lanes * self.vectors)])
         if self.fetched:
-            _prefetch(b, ahead)
+            for line in range(0, self.fetched * by, 64):
+                _prefetch(b, b.gep(ahead, [_constant(line)]))
             ahead = b.gep(ahead, [_constant(self.fetched * by)])
         after = [b.sub(left, _constant(by)), at_a, at_b, ahead, *sums]
         for phi, value in zip(phis, after, strict=True):
@@ -220,8 +219,8 @@ class _Tile:
 
     def whole(self, b: ir.IRBuilder, steps: Any, places: Any, resume: Any) -> None:
         """Sums from zero or from memory, all steps, sums to memory."""
-        *read, c = places
-        extra = read[-1]
+        a, tokens, extra, c = places
+        ahead = b.gep(a, [_constant(self.rows * self.a_row)]) if self.rescaled else extra
         before, rows = b.block, [self.place(b, c, i, self.sums) for i in range(self.count)]
         go_on, start = (b.append_basic_block(name) for name in ("go_on", "start"))
         b.cbranch(b.icmp_signed("!=", resume, _constant(0)), go_on, start)
@@ -237,10 +236,10 @@ class _Tile:
         for phi, value in zip(sums, old, strict=True):
             phi.add_incoming(ir.Constant(self.sums, None), before)
             phi.add_incoming(value, go_on)
-        state = [steps, *read, *sums]
+        state = [steps, a, tokens, ahead, *sums]
         for by in sorted({self.dot.unroll, 1}, reverse=True):
             state = self.loop(b, state, by)
-        for row, value in zip(rows, state[1 + len(read) :], strict=True):
+        for row, value in zip(rows, state[4:], strict=True):
             b.store(value, row, align=4)
 
 
@@ -258,9 +257,9 @@ def make_microkernel(
 
     Its arguments are addresses: steps (of K, at least 1), a, b, c, whether c holds sums to go on
     from, and one more. B moves on by one panel of words each step; C's rows lie one panel apart.
-    The last one is that of a panel's row which those sums are multiplied with first, if `rescaled`;
-    or of what will be read after this tile, of which each step brings `fetched` bytes nearer,
-    because a core alone only does so within a page; else it is not looked at.
+    The last one is that of what will be read after this tile. Each step brings `fetched` bytes of
+    it nearer, because a core alone only does so within a page. If `rescaled`, it is instead that
+    of a panel's row which the sums in c are multiplied with first; A's next rows are read next.
     """
     tile = _Tile(DOTS[dot], rows, vectors, lanes, a_row, a_step, fetched, rescaled)
 

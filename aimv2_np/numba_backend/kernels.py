@@ -10,7 +10,7 @@ of `PANEL`, and a panel holds its channels one after the other:
 So a product broadcasts weights and streams tokens, and what it stores is laid out as the next
 product reads it: nothing is ever packed again. Sums over channels (norms) and over keys (softmax)
 add whole vectors; there is no horizontal step anywhere. Attention alone needs every sequence to
-start at a panel: `slots` says where each token goes.
+start at a chunk of KEYS keys: `slots` says where each token goes.
 
 In bfloat16 a row holds pairs of channels, in int8 four (formats.py); `put`, `total` and their like
 know which (words.py). Threads take tasks from shared counters and wait for each other after each
@@ -136,14 +136,15 @@ def multiply(crew, phase, weights, outputs, tokens, own, state):
             for b in range(stacked):
                 piece = weights + BYTES * (steps * (block + b) + start)
                 share = BYTES * some // SHARES
-                following = piece + BYTES * steps  # the next block's, or else the next piece
-                if b + 1 == stacked and start + some < steps:
-                    following = weights + BYTES * (steps * block + start + some)
+                following = piece + BYTES * steps  # the next block's
+                if b + 1 == stacked:  # the next piece, or the next stack
+                    place = start + some if start + some < steps else steps * stacked
+                    following = weights + BYTES * (steps * block + place)
                 piece = ready(piece, ROWS * CHANNELS * some, scratch.ctypes.data)
                 for p in range(min(size, panels - panel)):
                     tile = sums[b * GROUP + p]
-                    place, ahead = at(tokens, panel + p, start), following + p * share
-                    product_tile(some, piece, place, at(tile, 0), start, ahead)
+                    from_here, ahead = at(tokens, panel + p, start), following + p * share
+                    product_tile(some, piece, from_here, at(tile, 0), start, ahead)
                 if start + some == steps:
                     for p in range(min(size, panels - panel)):
                         finish(sums[b * GROUP + p], block + b, panel + p, state)
@@ -191,9 +192,8 @@ def gate(tile, block, panel, state):
 
 def swiglu(tile, row, output, panel, scale, measures):
     """`silu(gate) · up` of one channel."""
-    gate = total(at(tile, row), output, panel, scale, measures)
-    up = total(at(tile, HALF + row), output + HALF, panel, scale, measures)
-    return silu(gate) * up
+    opened = silu(total(at(tile, row), output, panel, scale, measures))
+    return opened * total(at(tile, HALF + row), output + HALF, panel, scale, measures)
 
 
 def send(tile, block, panel, state):
@@ -215,11 +215,11 @@ def send(tile, block, panel, state):
         if not together or width % PER_HEADS != 0:
             scatter(tile[row:end], qk, values, which, head, inside, there)
         elif which < 2:
-            target = qk[which, slot // PANEL, head]
+            target = qk[which, head, slot // PANEL]
             for i in range(row, end, PER_HEADS):
                 put_head(target, inside + i - row, *side_by_side(tile, i))
         else:
-            target = values[slot // KEYS, head]
+            target = values[head, slot // KEYS]
             for i in range(row, end, PER_HEADS):
                 put_values(target, inside + i - row, slot % KEYS, *side_by_side(tile, i))
         row = end
@@ -236,10 +236,10 @@ def scatter(rows, qk, values, which, head, inside, slots):
         for lane in range(len(slots)):
             if which < 2:
                 to, there = divmod(slots[lane], PANEL)
-                place_head(qk[which, to, head], inside + row, there, rows[row, lane])
+                place_head(qk[which, head, to], inside + row, there, rows[row, lane])
             else:
                 to, there = divmod(slots[lane], KEYS)
-                place_values(values[to, head], inside + row, there, rows[row, lane])
+                place_values(values[head, to], inside + row, there, rows[row, lane])
 
 
 def normalise_all(crew, phase, x, weight, eps, wide, words, measures):
@@ -331,11 +331,11 @@ def pack(
         for row in range(begin, min(begin + lanes, len(inverses))):
             block, inside = divmod(first + row, lanes)
             stored = words.ctypes.data
-            total = encode(matrix + 4 * row * width, stored, width, inverses[row])
+            weight_sum = encode(matrix + 4 * row * width, stored, width, inverses[row])
             for k in range(len(words)):
                 packed[block, k, lane + inside] = words[k]
             if SCALED:
-                sums[block, lane + inside] = total
+                sums[block, lane + inside] = weight_sum
         begin = next_task(crew, 0, count) * lanes
 
 

@@ -80,7 +80,7 @@ def _usable_cores() -> int:
 
 
 def share(kernel: Callable[..., Any], threads: int, *arguments: Any, phases: int = 1) -> None:
-    """`run` with fresh counters for kernels.next_task and kernels.meet: each thread's, and one."""
+    """`run` with fresh counters: of a phase, one for each thread's tasks and one to meet at."""
     run(kernel, threads, np.zeros((phases, threads + 1, 8), np.int64), *arguments)
 
 

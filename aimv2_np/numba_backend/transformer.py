@@ -21,18 +21,18 @@ _F = np.float32
 _TINY = 1e-30  # what float32 can still add to the squares of a lane without a token, which are 0
 
 
-def _places(lengths: list[int], keys: int) -> tuple[Array, Array]:
-    """Where attention finds the tokens of each sequence: every sequence starts at so many keys.
+def _places(lengths: list[int], keys: int) -> tuple[Array, Array, int]:
+    """Where attention finds the tokens of each sequence: every one starts at a chunk of keys.
 
-    Returns the slot of each token (T,), and for each sequence its first slot, its length and its
-    first token (S, 3).
+    Returns the slot of each token (T,); for each sequence its first slot, its length and its first
+    token (S, 3); and how many chunks there are.
     """
     counts = np.array(lengths, np.int64)
     rooms = -(-counts // keys) * keys
     first = np.cumsum(rooms) - rooms
     token = np.cumsum(counts) - counts
     slots = np.arange(counts.sum()) + np.repeat(first - token, counts)
-    return slots, np.stack([first, counts, token], axis=1)
+    return slots, np.stack([first, counts, token], axis=1), int(rooms.sum()) // keys
 
 
 def _queries(counts: Array, heads: int, panel: int) -> Array:
@@ -67,18 +67,17 @@ def transformer(
     kernels = kernels_for(isa, blocks.dtype)
     threads = threads if _worth_sharing(x, blocks) else 1
     keys = kernels.size["KEYS"]
-    slots, sequences = _places(lengths, keys)
+    slots, sequences, chunks = _places(lengths, keys)
     queries = _queries(sequences[:, 1], heads, isa.panel)
-    chunks = sum(-(-length // keys) for length in lengths)
     width, head_width = x.shape[1], x.shape[1] // heads
     rows = -(-head_width // isa.heads_rows) * isa.heads_rows  # with zeros, for attention's tiles
     tokens = aligned_zeros(-(-len(x) // isa.panel), padded(width), isa.panel)
-    slots_and_heads, hidden = (chunks, keys, heads, rows), padded(blocks.hidden)
+    attention, hidden = (chunks, keys, heads, rows), padded(blocks.hidden)
     share(kernels.to_lanes, threads, np.ascontiguousarray(x, _F), tokens)
     share(
         kernels.run_blocks,
         threads,
-        *(tokens, *_activations(tokens.shape, slots_and_heads, hidden, kernels.form)),
+        *(tokens, *_activations(tokens.shape, attention, hidden, kernels.form)),
         *task_memory(threads, kernels.size),
         aligned_zeros(threads, keys, isa.panel),  # scores
         aligned_zeros(threads, rows + 1, isa.panel),  # a head's output, and what attend keeps
@@ -97,17 +96,17 @@ def _activations(
 ) -> tuple[Array, ...]:
     """Memory for kernels.run_blocks, from normed to measures.
 
-    `shape` is that of the tokens; attention sees them as so many rows of so many keys, and has so
-    many heads of so many channels.
+    `shape` is that of the tokens; `attention` sees them as so many chunks of so many keys, and has
+    so many heads of so many channels.
     """
     panels, width, panel = shape
-    chunks, keys, heads, rows = attention
+    chunks, keys, heads, channels = attention
     per, per_heads, per_words = form.per, form.per_heads, form.channels
     narrowed = panels if form.scaled else 0
     return (
         aligned_zeros(panels, width // per, panel),  # normed
-        aligned_zeros(2, chunks * keys // panel, heads, rows // per_heads, panel),  # queries, keys
-        aligned_zeros(chunks, heads, rows, keys // per_heads),  # values
+        aligned_zeros(2, heads, chunks * keys // panel, channels // per_heads, panel),  # q, k
+        aligned_zeros(heads, chunks, channels, keys // per_heads),  # values
         aligned_zeros(panels, width // per, panel),  # context
         aligned_zeros(panels, hidden // per, panel),
         aligned_zeros(narrowed, width // per_words, panel),  # words

@@ -1,4 +1,4 @@
-"""How tokens are written and weights are read in each number format (formats.py).
+"""How tokens and weights are written and read in each number format (formats.py).
 
 A function whose name ends in `_1`, `_2` or `_widened` … is one of several forms of the same step;
 `compiled.py` gives the kernels the one that fits, under the name in front of the ending.
@@ -10,6 +10,7 @@ A function whose name ends in `_1`, `_2` or `_widened` … is one of several for
     ready          a piece of weights, as the micro-kernel reads it
     total          a product's sums as numbers
     narrow         a panel's channels as a product of integers reads them
+    encode         numbers as weights are stored
 
 Rows of words are float32 arrays, whatever their bits mean. The rules of kernels.py hold here too.
 """
@@ -34,7 +35,6 @@ from .vectors import (
 )
 
 _ZERO, _STEPS, _TINY = np.float32(0), np.float32(255), np.float32(1e-30)
-_MAGIC = np.float32(12582912.0)  # 1.5 · 2^23: adding it rounds to an integer
 
 # ---------------------------------------------------------------------------- tokens, written
 
@@ -50,7 +50,7 @@ def put_2(rows, channel, even, odd):
 
 
 def put_values_1(rows, channel, token, one, other):
-    """A channel of a panel whose first token is not the row's first."""
+    """A channel of a panel of tokens, from the row's `token` on."""
     store(at(rows, channel) + 4 * token, one)
 
 

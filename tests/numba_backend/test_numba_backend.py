@@ -60,6 +60,7 @@ SHAPES = [
     (128, 65, 1, [5, 70, 1, 131], False),  # sizes packed into one batch
     (21, 7, 7, [3, 18], True),  # heads of 3; fewer hidden channels than a tile has rows
     (600, 530, 2, [300], False),  # more than one piece of K, and more panels than a task takes
+    (32, 2100, 2, [40], False),  # more than one piece of K where a word holds two or four channels
 ]
 
 

@@ -253,24 +253,24 @@ def test_pages_are_shared_not_private(folders: dict[str, Path]) -> None:
 
 LAYOUT = "2"
 DIGESTS = {
-    "avx512bf16 float32": "3daafa6f5076",
-    "avx512bf16 bfloat16": "3cc2020f80f9",
-    "avx512bf16 int8": "cdc84e005764",
-    "avx512vnni float32": "3daafa6f5076",
-    "avx512vnni bfloat16": "76f09d469f58",
-    "avx512vnni int8": "cdc84e005764",
-    "avx512 float32": "3daafa6f5076",
-    "avx512 bfloat16": "76f09d469f58",
-    "avx512 int8": "0e5b6514112c",
-    "avx2 float32": "ac2019764db3",
-    "avx2 bfloat16": "8b58dfde7556",
-    "avx2 int8": "bb51c4e55d5e",
-    "neon float32": "c940a15f1f15",
-    "neon bfloat16": "42321d0cecf9",
-    "neon int8": "7aed0423baed",
-    "plain float32": "ad06a8f50cca",
-    "plain bfloat16": "25327434f0d5",
-    "plain int8": "0f4e8583f6f6",
+    "avx512bf16 float32": "46685f46ad29",
+    "avx512bf16 bfloat16": "0a3b50d6fd2a",
+    "avx512bf16 int8": "303ef18e8488",
+    "avx512vnni float32": "46685f46ad29",
+    "avx512vnni bfloat16": "fdf933b63fa5",
+    "avx512vnni int8": "303ef18e8488",
+    "avx512 float32": "46685f46ad29",
+    "avx512 bfloat16": "fdf933b63fa5",
+    "avx512 int8": "2757cba56244",
+    "avx2 float32": "e551756bdae9",
+    "avx2 bfloat16": "b176e3e52f8d",
+    "avx2 int8": "abef4a5582df",
+    "neon float32": "0b34c1c3214d",
+    "neon bfloat16": "f76e0d8e24d4",
+    "neon int8": "35e38146d5d8",
+    "plain float32": "c0874d93e471",
+    "plain bfloat16": "f4c6faf787fd",
+    "plain int8": "5ec0a8c8a925",
 }
 
 
@@ -282,6 +282,7 @@ def test_a_changed_layout_has_another_number() -> None:
     """
     rng = np.random.default_rng(0)
     one, other = (rng.integers(-90, 90, (30, 22)).astype(np.float32) for _ in range(2))
+    one[:, 3] = other[:, 5] = 127  # so that int8 rounds nothing
     found = {}
     for isa in INSTRUCTION_SETS:
         for dtype in ("float32", "bfloat16", "int8"):
