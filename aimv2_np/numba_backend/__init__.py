@@ -6,7 +6,7 @@
     compiled.py     the kernels compiled for an instruction set and a format, and kept on disk
     intrinsics.py   the micro-kernel of all products, and what Numba cannot say
     isa.py          instruction sets and their tiles
-    vectors.py      vectors and words as a type of Numba's
+    vectors.py      vectors as a type of Numba's; narrow_vectors.py: those of bfloat16 and integers
     packing.py      weights, laid out for the micro-kernel at load
     packed_folder.py   the same, written to a file that a later load maps
     pool.py         the threads

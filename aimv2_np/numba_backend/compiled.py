@@ -24,14 +24,8 @@ from . import attention, kernels, words
 from .formats import Format, format_of
 from .intrinsics import make_microkernel
 from .isa import InstructionSet, features
-from .vectors import (
-    make_load,
-    make_pair,
-    make_splat,
-    make_store_bfloats,
-    make_times_power,
-    make_widen,
-)
+from .narrow_vectors import make_pair, make_store_bfloats, make_widen
+from .vectors import make_load, make_splat, make_times_power
 
 __all__ = ["constants", "kernels_for"]
 
@@ -89,7 +83,8 @@ def _forms(form: Format) -> dict[str, str]:
 def _digest() -> str:
     """Of the sources that end up in compiled code."""
     here = Path(__file__).parent
-    files = ["attention", "compiled", "formats", "intrinsics", "isa", "kernels", "vectors", "words"]
+    files = ["attention", "compiled", "formats", "intrinsics", "isa", "kernels", "narrow_vectors"]
+    files += ["vectors", "words"]
     return hashlib.sha256(b"".join((here / f"{f}.py").read_bytes() for f in files)).hexdigest()[:12]
 
 

@@ -23,16 +23,8 @@ import numpy as np
 
 from .intrinsics import number_at
 from .kernels import at
-from .vectors import (
-    at_least,
-    at_most,
-    four_bytes,
-    from_integers,
-    store,
-    store_bfloat,
-    store_bytes,
-    two_halves,
-)
+from .narrow_vectors import four_bytes, from_integers, store_bfloat, store_bytes, two_halves
+from .vectors import at_least, at_most, store
 
 _ZERO, _STEPS, _TINY = np.float32(0), np.float32(255), np.float32(1e-30)
 
