@@ -75,7 +75,7 @@ def _forms(form: Format) -> dict[str, str]:
         "ready": "ready_widened" if form.widened else "ready_as_they_are",
         "total": "total_of_integers" if form.scaled else "total_of_numbers",
         "narrow": narrow[form.channels] if form.scaled else "narrow_nothing",
-        "encode": f"encode_{form.dtype}",
+        "put_weights": f"put_weights_{form.dtype}",
     }
 
 

@@ -28,9 +28,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .vectors import splat
+from .vectors import call, splat
 
-__all__ = ["DOTS", "Dot", "fetch_add", "give_way", "make_microkernel", "number_at", "read_shared"]
+__all__ = ["DOTS", "Dot", "fetch_add", "give_way", "make_microkernel", "read_shared"]
 
 _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _BYTE = ir.IntType(8).as_pointer()
@@ -53,12 +53,6 @@ class Dot:
     unroll: int = 4  # steps in the loop's body; LLVM reorders sums of integers over several of them
 
 
-def _call(b: ir.IRBuilder, name: str, *arguments: Any, returns: Any = None) -> Any:
-    """A call of one of LLVM's own functions."""
-    kind = ir.FunctionType(returns or arguments[0].type, [a.type for a in arguments])
-    return b.call(cgutils.get_or_insert_function(b.module, kind, name), arguments)
-
-
 def _as(b: ir.IRBuilder, words: Any, element: Any) -> Any:
     """The same bits as a vector of as many other elements."""
     return b.bitcast(words, ir.VectorType(element, words.type.count))
@@ -67,7 +61,7 @@ def _as(b: ir.IRBuilder, words: Any, element: Any) -> Any:
 def _number(b: ir.IRBuilder, weights: Any, tokens: Any, sums: Any) -> Any:
     """float32: one product, one rounding."""
     factors = (_as(b, x, _F32) for x in (weights, tokens))
-    return _call(b, f"llvm.fma.v{sums.type.count}f32", *factors, sums)
+    return call(b, f"llvm.fma.v{sums.type.count}f32", *factors, sums)
 
 
 def _shifted(b: ir.IRBuilder, words: Any, left: int, right: int, signed: bool = True) -> Any:
@@ -87,13 +81,13 @@ def _bfloats(b: ir.IRBuilder, weights: Any, tokens: Any, sums: Any) -> Any:
             else:
                 bits = b.and_(words, ir.Constant(words.type, [-65536] * words.type.count))
             pair.append(_as(b, bits, _F32))
-        sums = _call(b, f"llvm.fma.v{sums.type.count}f32", *pair, sums)
+        sums = call(b, f"llvm.fma.v{sums.type.count}f32", *pair, sums)
     return sums
 
 
 def _bfloats_avx512(b: ir.IRBuilder, weights: Any, tokens: Any, sums: Any) -> Any:
     """VDPBF16PS (LLVM also knows it by its older signature, with words instead of pairs)."""
-    return _call(b, "llvm.x86.avx512bf16.dpbf16ps.512", sums, weights, tokens)
+    return call(b, "llvm.x86.avx512bf16.dpbf16ps.512", sums, weights, tokens)
 
 
 def _halves(b: ir.IRBuilder, weights: Any, tokens: Any, sums: Any) -> Any:
@@ -125,7 +119,7 @@ def _bytes(b: ir.IRBuilder, weights: Any, tokens: Any, sums: Any) -> Any:
 
 def _bytes_avx512(b: ir.IRBuilder, weights: Any, tokens: Any, sums: Any) -> Any:
     """VPDPBUSD: unsigned bytes come first."""
-    return _call(b, "llvm.x86.avx512.vpdpbusd.512", sums, tokens, weights)
+    return call(b, "llvm.x86.avx512.vpdpbusd.512", sums, tokens, weights)
 
 
 DOTS = {
@@ -141,7 +135,7 @@ DOTS = {
 def _prefetch(b: ir.IRBuilder, place: Any) -> None:
     """Bring a cache line into L2."""
     to_read, near, data = (ir.Constant(_I32, n) for n in (0, 2, 1))
-    _call(b, "llvm.prefetch.p0", place, to_read, near, data, returns=ir.VoidType())
+    call(b, "llvm.prefetch.p0", place, to_read, near, data, returns=ir.VoidType())
 
 
 # ---------------------------------------------------------------------------- the tile
@@ -277,16 +271,6 @@ def make_microkernel(
 
 
 # ---------------------------------------------------------------------------- memory
-
-
-@intrinsic
-def number_at(typingctx, address):
-    """The float32 at an address."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.load(builder.inttoptr(arguments[0], _F32.as_pointer()), align=4)
-
-    return types.float32(types.int64), codegen
 
 
 @intrinsic

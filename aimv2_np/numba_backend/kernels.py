@@ -289,16 +289,22 @@ def linear_all(thread, threads, counters, weights, bias, tokens, out, all_sums, 
 # ---------------------------------------------------------------------------- layouts
 
 
+def copy(source, target):
+    """Tokens (T, D), of which one side is transposed: cache line by cache line."""
+    tokens, channels = target.shape
+    for start in range(0, channels, SQUARE):
+        for token in range(tokens):
+            for channel in range(start, min(start + SQUARE, channels)):
+                target[token, channel] = source[token, channel]
+
+
 def to_lanes(thread, threads, counters, rows, panels):
     """(T, D) to (panels, D, PANEL); lanes without a token are left as they are."""
     crew = counters, thread, threads
     panel = next_task(crew, 0, len(panels))
     while panel < len(panels):
         some = rows[panel * PANEL : (panel + 1) * PANEL]
-        for start in range(0, rows.shape[1], SQUARE):
-            for lane in range(len(some)):
-                for channel in range(start, min(start + SQUARE, rows.shape[1])):
-                    panels[panel, channel, lane] = some[lane, channel]
+        copy(some, panels[panel].T[: len(some)])
         panel = next_task(crew, 0, len(panels))
 
 
@@ -308,10 +314,7 @@ def from_lanes(thread, threads, counters, panels, rows):
     panel = next_task(crew, 0, len(panels))
     while panel < len(panels):
         some = rows[panel * PANEL : (panel + 1) * PANEL]
-        for start in range(0, rows.shape[1], SQUARE):
-            for lane in range(len(some)):
-                for channel in range(start, min(start + SQUARE, rows.shape[1])):
-                    some[lane, channel] = panels[panel, channel, lane]
+        copy(panels[panel].T[: len(some)], some)
         panel = next_task(crew, 0, len(panels))
 
 

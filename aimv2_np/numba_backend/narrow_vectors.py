@@ -10,10 +10,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .vectors import bits_of, in_all_lanes, in_parts, joined, numbers_of, splat
+from .vectors import bits_of, call, in_all_lanes, in_parts, joined, numbers_of, splat
 
 __all__ = [
     *("make_pair", "make_store_bfloats", "make_widen", "store_bfloat", "store_bytes"),
@@ -61,11 +60,8 @@ def _packed(b: Any, vectors: Any, width: int) -> Any:
 
 def _narrowed(b: Any, low: Any, high: Any) -> Any:
     """VCVTNE2PS2BF16: two vectors of 16 numbers as one of 32 bfloat16."""
-    kind = ir.FunctionType(ir.VectorType(_I16, 32), [low.type] * 2)
-    function = cgutils.get_or_insert_function(
-        b.module, kind, "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
-    )
-    return b.call(function, [high, low])
+    halves = ir.VectorType(_I16, 32)
+    return call(b, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", high, low, returns=halves)
 
 
 def make_pair(*, native: bool) -> Any:
@@ -137,7 +133,7 @@ def make_store_bfloats(*, native: bool) -> Any:
     def store_bfloats(typingctx, address, vector):
         def codegen(context, builder, signature, arguments):
             address, value = arguments
-            if native:
+            if native and vector.lanes > 1:
                 halves = _narrowed(builder, *in_parts(builder, value, 16))
             else:
                 halves = _upper(builder, _rounded(builder, value))
@@ -171,9 +167,8 @@ def store_bytes(typingctx, address, vector):
         bytes_ = builder.trunc(integers, ir.VectorType(_I8, lanes))
         place = builder.inttoptr(arguments[0], bytes_.type.as_pointer())
         builder.store(bytes_, place, align=1)
-        kind = ir.FunctionType(_I32, [integers.type])
         name = f"llvm.vector.reduce.add.v{lanes}i32"
-        total = builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [integers])
+        total = call(builder, name, integers, returns=_I32)
         return builder.sext(total, ir.IntType(64))
 
     return types.int64(types.int64, vector), codegen

@@ -20,7 +20,7 @@ from numba.extending import intrinsic, models, overload, register_model
 
 __all__ = [
     *("at_least", "at_most", "make_load", "make_splat", "make_times_power", "root", "store"),
-    *("bits_of", "in_all_lanes", "in_parts", "joined", "numbers_of", "splat"),
+    *("bits_of", "call", "in_all_lanes", "in_parts", "joined", "numbers_of", "splat"),
 ]
 
 _I32, _F32 = ir.IntType(32), ir.FloatType()
@@ -156,11 +156,7 @@ def root(typingctx, vector):
     """The square root of every lane."""
 
     def codegen(context, builder, signature, arguments):
-        kind = arguments[0].type
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(kind, [kind]), f"llvm.sqrt.v{vector.lanes}f32"
-        )
-        return builder.call(function, arguments)
+        return call(builder, f"llvm.sqrt.v{vector.lanes}f32", *arguments)
 
     return vector(vector), codegen
 
@@ -196,13 +192,16 @@ def make_times_power(*, native: bool) -> Any:
 def _scaled(b: Any, vector: Any, n: Any) -> Any:
     """VSCALEFPS, in all 16 lanes, rounding to the nearest."""
     mask, rounding = ir.Constant(ir.IntType(16), -1), ir.Constant(_I32, 4)
-    arguments = [vector, n, vector, mask, rounding]
-    kind = ir.FunctionType(vector.type, [argument.type for argument in arguments])
-    name = "llvm.x86.avx512.mask.scalef.ps.512"
-    return b.call(cgutils.get_or_insert_function(b.module, kind, name), arguments)
+    return call(b, "llvm.x86.avx512.mask.scalef.ps.512", vector, n, vector, mask, rounding)
 
 
 # ---------------------------------------------------------------------------- LLVM code
+
+
+def call(b: Any, name: str, *arguments: Any, returns: Any = None) -> Any:
+    """A call of one of LLVM's own functions."""
+    kind = ir.FunctionType(returns or arguments[0].type, [a.type for a in arguments])
+    return b.call(cgutils.get_or_insert_function(b.module, kind, name), arguments)
 
 
 def bits_of(b: Any, vector: Any) -> Any:

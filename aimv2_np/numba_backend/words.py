@@ -10,7 +10,7 @@ A function whose name ends in `_1`, `_2` or `_widened` … is one of several for
     ready          a piece of weights, as the micro-kernel reads it
     total          a product's sums as numbers
     narrow         a panel's channels as a product of integers reads them
-    encode         numbers as weights are stored
+    encode         numbers as weights are stored, by put_weights
 
 Rows of words are float32 arrays, whatever their bits mean. The rules of kernels.py hold here too.
 """
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from .intrinsics import number_at
 from .kernels import at
 from .narrow_vectors import four_bytes, from_integers, store_bfloat, store_bytes, two_halves
 from .vectors import at_least, at_most, store
@@ -145,31 +144,28 @@ def narrow_to_halves(wide, panel, words, measures):
 # ---------------------------------------------------------------------------- weights, written
 
 
-def encode_float32(numbers, stored, count, scale):
+def encode(numbers, stored, count, scale):
+    """Numbers times a scale, as weights are stored; returns their sum, where they are integers."""
+    whole, weight_sum = count // PANEL * PANEL, 0
+    for i in range(0, whole, PANEL):
+        weight_sum += put_weights(stored + NARROW * i, load(numbers + 4 * i) * scale)
+    for i in range(whole, count):
+        weight_sum += put_weights(stored + NARROW * i, load_one(numbers + 4 * i) * scale)
+    return weight_sum
+
+
+def put_weights_float32(place, vector):
     """As they are."""
-    whole = count // PANEL * PANEL
-    for i in range(0, whole, PANEL):
-        store(stored + 4 * i, load(numbers + 4 * i))
-    for i in range(whole, count):
-        store(stored + 4 * i, load_one(numbers + 4 * i))
+    store(place, vector)
     return 0
 
 
-def encode_bfloat16(numbers, stored, count, scale):
+def put_weights_bfloat16(place, vector):
     """The upper half of each float32, rounded to the nearest, ties to even."""
-    whole = count // PANEL * PANEL
-    for i in range(0, whole, PANEL):
-        store_bfloats(stored + 2 * i, load(numbers + 4 * i))
-    for i in range(whole, count):
-        store_bfloat(stored + 2 * i, number_at(numbers + 4 * i))
+    store_bfloats(place, vector)
     return 0
 
 
-def encode_int8(numbers, stored, count, scale):
-    """In steps of their output's scale; `scale` is the inverse. Returns their sum."""
-    whole, total = count // PANEL * PANEL, 0
-    for i in range(0, whole, PANEL):
-        total += store_bytes(stored + i, load(numbers + 4 * i) * scale)
-    for i in range(whole, count):
-        total += store_bytes(stored + i, load_one(numbers + 4 * i) * scale)
-    return total
+def put_weights_int8(place, vector):
+    """Rounded to integers."""
+    return store_bytes(place, vector)
