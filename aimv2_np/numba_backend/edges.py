@@ -17,7 +17,7 @@ from ..weights.stored import widened
 from ..weights.tree import HeadParams
 from .compiled import kernels_for
 from .isa import InstructionSet
-from .packing import PackedMatrix, aligned_zeros, pack, padded, task_memory
+from .packing import PackedMatrix, aligned_zeros, mapped_zeros, pack, padded, task_memory
 from .pool import share, thread_count
 
 __all__ = [
@@ -76,7 +76,7 @@ def linear(x: Array, matrix: PackedMatrix, bias: Array, isa: InstructionSet) -> 
 def halve(table: Array, isa: InstructionSet) -> Array:
     """float32 (V, D) as the bits of the nearest bfloat16 (uint16)."""
     numbers, threads = np.ascontiguousarray(table, np.float32), thread_count()
-    halves = np.empty(numbers.shape, np.uint16)
+    halves = mapped_zeros(*numbers.shape, dtype=np.uint16)
     share(kernels_for(isa, "bfloat16").convert, threads, numbers.ctypes.data, halves.reshape(-1))
     return halves
 
