@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .config import NATIVE_PATCHES, TextConfig, VisionConfig
-from .errors import AIMv2Error, ImageError, TokenizerError, warn
+from .errors import AIMv2Error, ConfigError, ImageError, TokenizerError, warn
 
-__all__ = ["check_pixels", "check_tokens"]
+__all__ = ["check_pixels", "check_some", "check_tokens"]
 
 Array = NDArray[Any]
 
@@ -21,6 +21,18 @@ def _as_array(value: Any, error: type[AIMv2Error], expected: str) -> Array:
         return np.array(value)
     except (ValueError, TypeError, RuntimeError) as cause:  # ragged lists; tensors with gradients
         raise error(f"expected {expected}, found {type(value).__name__}: {cause}") from cause
+
+
+def check_some(pixels: Any, ids: Any, mask: Any) -> None:
+    """Images, texts, or both; a mask only beside texts.
+
+    Raises:
+        ConfigError: neither, or a mask alone.
+    """
+    if pixels is None and ids is None:
+        raise ConfigError("pass pixel_values, input_ids, or both")
+    if mask is not None and ids is None:
+        raise ConfigError("attention_mask was passed without input_ids")
 
 
 def check_pixels(

@@ -72,8 +72,9 @@ def block(
 ) -> Array:
     """One pre-norm transformer block (aim/v1 Block): (B, N, D) to (B, N, D)."""
     normed = tap("norm_1", be.rms_norm(x, p.norm_1, eps))
-    x = x + self_attention(be, normed, p, heads, tap=tap.scope("attn."), **sees)
-    normed = tap("norm_2", be.rms_norm(tap("resid_mid", x), p.norm_2, eps))
+    attended = self_attention(be, normed, p, heads, tap=tap.scope("attn."), **sees)
+    x = tap("resid_mid", x + attended)
+    normed = tap("norm_2", be.rms_norm(x, p.norm_2, eps))
     return tap("resid_post", x + swiglu_mlp(be, normed, p, tap.scope("mlp.")))
 
 

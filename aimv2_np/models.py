@@ -1,7 +1,4 @@
-"""The three models on tensors: a vision encoder, a text encoder, and LiT, which joins them.
-
-What takes images and texts instead of tensors is in pipelines.py.
-"""
+"""The three models on tensors (on images and texts: pipelines.py): two encoders, and LiT."""
 
 from __future__ import annotations
 
@@ -15,9 +12,8 @@ from numpy.typing import ArrayLike
 
 from . import layers
 from .backend import NUMPY, Backend, host_dtype
-from .checks import check_pixels, check_tokens
+from .checks import check_pixels, check_some, check_tokens
 from .config import LiTConfig, TextConfig, VisionConfig
-from .errors import ConfigError
 from .ops import Array, resample_positions, sincos_positions
 from .outputs import EncoderOutput, HostArray, LiTOutput, to_host
 from .trace import NO_TAP, Recorder, Tap, activation_names
@@ -133,14 +129,24 @@ class TextEncoder(Encoder[TextConfig, TextParams]):
         self, input_ids: ArrayLike, attention_mask: ArrayLike | None = None, *, tap: Tap = NO_TAP
     ) -> tuple[Array, Array]:
         """Token ids (B, T) to token features (B, T, D) and text features (B, D)."""
+        x, key_mask, end = self.embed(input_ids, attention_mask, tap)
+        x = self.transformer(x, tap.scope("text."), causal=True, key_mask=key_mask)
+        return self.finish(x, end, tap.scope("text."))
+
+    def embed(
+        self, input_ids: ArrayLike, attention_mask: ArrayLike | None = None, tap: Tap = NO_TAP
+    ) -> tuple[Array, HostArray | None, HostArray]:
+        """What enters the blocks (B, T, D), the keys that are seen (B, T), each text's end (B,)."""
+        ids, key_mask, end = check_tokens(input_ids, attention_mask, self.config)
+        ids, tap = tap("input_ids", ids), tap.scope("text.")
+        x = tap("token_embed", self.backend.embed_tokens(ids, self.params.text_embedding))
+        x = tap("embed", x + tap("pos_embed", self.params.positional_embedding[: ids.shape[1]]))
+        return x, key_mask, end
+
+    def finish(self, x: Array, end: HostArray, tap: Tap = NO_TAP) -> tuple[Array, Array]:
+        """What leaves the blocks to token features (B, T, D) and those at each end (B, D)."""
         be, c, p = self.backend, self.config, self.params
-        ids, key_mask, end = check_tokens(input_ids, attention_mask, c)
-        tap("input_ids", ids)
-        tap = tap.scope("text.")
-        x = tap("token_embed", be.embed_tokens(ids, p.text_embedding))
-        x = tap("embed", x + tap("pos_embed", p.positional_embedding[: ids.shape[1]]))
-        x = self.transformer(x, tap, causal=True, key_mask=key_mask)
-        x = tap("norm", be.rms_norm(x, p.post_trunk_norm, c.rms_norm_eps))  # (B, T, D)
+        x = tap("norm", be.rms_norm(x, p.post_trunk_norm, c.rms_norm_eps))
         return x, tap("pooled", x[np.arange(len(end)), end])
 
     def __call__(
@@ -175,18 +181,15 @@ class LiT:
     def join(self, image: Array | None, text: Array | None, tap: Tap = NO_TAP) -> dict[str, Array]:
         """Pooled features (B, D) and (K, D) to embeddings and, given both, logits each way."""
         be, p, out = self.backend, self.params, {}
-        pooled = {"image": (image, p.image_projector), "text": (text, p.text_projector)}
-        features = {
-            tower: tap(f"{tower}_features", be.linear(x, projector))
-            for tower, (x, projector) in pooled.items()
-            if x is not None
-        }
-        for tower, x in features.items():
-            out[f"{tower}_embeds"] = tap(f"{tower}_embeds", be.l2_normalize(x))
+        towers = ("image", image, p.image_projector), ("text", text, p.text_projector)
+        for tower, pooled, projector in towers:
+            if pooled is not None:
+                features = tap(f"{tower}_features", be.linear(pooled, projector))
+                out[f"{tower}_embeds"] = tap(f"{tower}_embeds", be.l2_normalize(features))
         if image is not None and text is not None:
             scale = tap("logit_scale", self.logit_scale)
             logits = scale * be.linear(out["image_embeds"], out["text_embeds"])  # (B, K)
-            out["logits_per_image"] = tap("logits_per_image", logits)
+            logits = out["logits_per_image"] = tap("logits_per_image", logits)
             out["logits_per_text"] = tap("logits_per_text", logits.T)
         return out
 
@@ -201,10 +204,7 @@ class LiT:
         interpolate_positions: bool = False,
     ) -> LiTOutput:
         """Images (B, C, Y, X), texts (K, T), or both, to embeddings and logits."""
-        if pixel_values is None and input_ids is None:
-            raise ConfigError("pass pixel_values, input_ids, or both")
-        if attention_mask is not None and input_ids is None:
-            raise ConfigError("attention_mask was passed without input_ids")
+        check_some(pixel_values, input_ids, attention_mask)
         keep = {"hidden_states": output_hidden_states, "attentions": output_attentions}
         image = text = None
         if pixel_values is not None:

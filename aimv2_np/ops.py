@@ -117,8 +117,7 @@ def sincos_positions(rows: int, columns: int, width: int, dtype: Any) -> Array:
     Trap: x, the column, comes first; the original's `emb_h` holds the column
     (aim/v1 get_2d_sincos_pos_embed, after ViT-MAE).
     """
-    quarter = width // 4
-    frequency = 10000.0 ** (-np.arange(quarter) / quarter)
+    frequency = 10000.0 ** (-np.arange(width // 4) / (width // 4))
     y, x = np.divmod(np.arange(rows * columns), columns)
     x_angle, y_angle = np.outer(x, frequency), np.outer(y, frequency)
     parts = [np.sin(x_angle), np.cos(x_angle), np.sin(y_angle), np.cos(y_angle)]

@@ -37,7 +37,7 @@ _BLOCK = (
 )  # fmt: skip
 _HEAD = ("head.k", "head.v", "head.scores", "head.pattern", "head.context")
 _JOINT = (
-    "image_features", "text_features", "image_embeds", "text_embeds", "logit_scale",
+    "image_features", "image_embeds", "text_features", "text_embeds", "logit_scale",
     "logits_per_image", "logits_per_text",
 )  # fmt: skip
 
@@ -82,7 +82,7 @@ class Tap:
         return self
 
     def __call__(self, name: str, value: Value) -> Value:
-        """Look at an activation and hand it on unchanged."""
+        """Look at an activation and hand it on, or another one in its place."""
         return value
 
 

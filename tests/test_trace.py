@@ -30,7 +30,7 @@ BLOCK = {
 BEFORE = ["pixel_values", "vision.patch_embed", "vision.patch_norm", "vision.pos_embed"]
 HEAD = ["norm", "head.k", "head.v", "head.scores", "head.pattern", "head.context", "pooled"]
 AFTER = [
-    "image_features", "text_features", "image_embeds", "text_embeds", "logit_scale",
+    "image_features", "image_embeds", "text_features", "text_embeds", "logit_scale",
     "logits_per_image", "logits_per_text",
 ]  # fmt: skip
 

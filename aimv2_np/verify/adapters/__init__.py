@@ -1,0 +1,1 @@
+"""Live models of other libraries, run and watched: one module per library."""

@@ -1,0 +1,156 @@
+"""The runs that are set side by side: the truth in float64, and correct runs in a dtype.
+
+How much a correct implementation errs is measured, not assumed: float32 twice, once with every sum
+in another order; bfloat16 and float16 with every activation and every weight rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, overload
+
+import numpy as np
+
+from .. import ops
+from ..backend import NUMPY, Backend
+from ..config import LiTConfig
+from ..errors import VerificationError
+from ..models import LiT, VisionEncoder
+from ..ops import Array
+from ..weights.tree import BlockParams, with_blocks
+from .walk import Model, See
+
+__all__ = ["DTYPES", "LAZY", "Lane", "as_dtype", "lanes", "rounded", "truth"]
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+
+# Blocks stay in the files until a section needs one.
+LAZY = replace(NUMPY, prepare=lambda params, dtype: params)
+
+
+def as_dtype(name: Any) -> str:
+    """One of DTYPES.
+
+    Raises:
+        VerificationError: another one.
+    """
+    if str(name) not in DTYPES:
+        raise VerificationError(f"dtype {name}: a candidate computes in {', '.join(DTYPES)}")
+    return str(name)
+
+
+def rounded(value: Array, dtype: str) -> Array:
+    """A value as the nearest number of a dtype, in the array's own dtype."""
+    value = np.asarray(value)
+    if not np.issubdtype(value.dtype, np.floating):
+        return value
+    if dtype == "bfloat16":
+        bits = np.atleast_1d(value.astype(np.float32)).view(np.uint32)
+        odd = (bits >> 16) & 1  # half-way goes to the even one
+        wide = ((bits + 0x7FFF + odd) & np.uint32(0xFFFF0000)).view(np.float32)
+        wide = np.where(np.isfinite(value), wide.reshape(value.shape), value)
+        return np.asarray(wide, dtype=value.dtype)
+    with np.errstate(over="ignore"):
+        return np.asarray(value.astype(dtype).astype(value.dtype))
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A model that runs beside others, and what happens to each of its activations."""
+
+    model: Model
+    see: See
+
+
+def truth(model: Model) -> Model:
+    """The model in float64, its blocks read when they are needed."""
+    return _rebuilt(model, NUMPY, "float64", lambda array: np.asarray(array, np.float64))
+
+
+def lanes(model: Model, dtype: str) -> list[Lane]:
+    """Correct runs in a dtype, from the model in float64."""
+    if dtype in ("float64", "float32"):
+        cast = _caster(dtype)
+        return [
+            Lane(_rebuilt(model, backend, dtype, cast), lambda name, value: value)
+            for backend in (NUMPY, _reordered(seed=1))
+        ]
+
+    def narrow(array: Array) -> Array:
+        return rounded(np.asarray(array, np.float32), dtype)
+
+    return [
+        Lane(
+            _rebuilt(model, NUMPY, "float32", narrow),
+            lambda name, value: rounded(value, dtype),
+        )
+    ]
+
+
+def _caster(dtype: str) -> Callable[[Array], Array]:
+    return lambda array: np.asarray(array, dtype)
+
+
+def _reordered(seed: int) -> Backend:
+    """NumPy, but every product sums its channels in another order."""
+
+    def order(width: int) -> Array:
+        return np.random.default_rng(seed).permutation(width)
+
+    def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
+        mixed = order(x.shape[-1])
+        return ops.linear(x[..., mixed], weight[:, mixed], bias)
+
+    def patch_embed(pixels: Array, weight: Array, bias: Array) -> Array:
+        rows = ops.cut_patches(pixels, weight.shape[-1])
+        return linear(rows, weight.reshape(len(weight), -1), bias)
+
+    def attention_scores(q: Array, k: Array, **sees: Any) -> Array:
+        mixed = order(q.shape[-1])
+        return ops.attention_scores(q[..., mixed], k[..., mixed], **sees)
+
+    return replace(NUMPY, linear=linear, patch_embed=patch_embed, attention_scores=attention_scores)
+
+
+# ---------------------------------------------------------------------------- parameters
+
+
+def _rebuilt(model: Model, be: Backend, dtype: str, cast: Callable[[Array], Array]) -> Model:
+    """The same model with every parameter cast, blocks when they are asked for."""
+    params = with_blocks(model.params, lambda blocks: _CastBlocks(blocks, cast))
+    kind = LiT if isinstance(model.config, LiTConfig) else VisionEncoder
+    return kind(model.config, _cast(params, cast), be, dtype)  # type: ignore[arg-type]
+
+
+def _cast(value: Any, cast: Callable[[Array], Array]) -> Any:
+    """A tree of parameters with every array cast."""
+    if isinstance(value, _CastBlocks) or value is None:
+        return value
+    if hasattr(value, "_fields"):
+        return type(value)(*(_cast(inner, cast) for inner in value))
+    if isinstance(value, tuple):
+        return tuple(_cast(inner, cast) for inner in value)
+    return cast(value)
+
+
+@dataclass(frozen=True, eq=False)
+class _CastBlocks(Sequence[BlockParams]):
+    """Blocks that are cast when they are asked for; none is kept."""
+
+    blocks: Sequence[BlockParams]
+    cast: Callable[[Array], Array]
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __iter__(self) -> Iterator[BlockParams]:
+        return (_cast(block, self.cast) for block in self.blocks)
+
+    @overload
+    def __getitem__(self, i: int) -> BlockParams: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[BlockParams]: ...
+    def __getitem__(self, i: Any) -> Any:
+        found = self.blocks[i]
+        return _cast(found, self.cast)

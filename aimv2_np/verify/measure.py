@@ -1,0 +1,71 @@
+"""How far one activation is from another, as a fraction of its size."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Distance", "distance", "rows_of"]
+
+Array = NDArray[Any]
+_HIDDEN = -1e3  # scores at most this large are as good as -inf: exp makes 0 of both
+_MERGED = ("attn.q", "attn.k", "attn.v", "attn.context", "head.k", "head.v", "head.context")
+
+
+class Distance(NamedTuple):
+    """‖found - truth‖ over all vectors, and of the worst one, both over the vectors' size.
+
+    That size is the root mean square of the true vectors' lengths.
+    """
+
+    overall: float
+    worst: float
+
+    def over(self, floor: Distance) -> float:
+        """As a multiple of another distance, by whichever of the two is the larger multiple."""
+        return max(
+            (mine / base if base > 0 else np.inf if mine > 0 else 0.0)
+            for mine, base in zip(self, floor, strict=True)
+        )
+
+    def __or__(self, other: Distance) -> Distance:
+        """The larger of each."""
+        return Distance(max(self.overall, other.overall), max(self.worst, other.worst))
+
+
+def rows_of(name: str, value: Array, real: Array | None = None) -> Array:
+    """An activation as rows: one per token (heads merged), or per query and head.
+
+    `real` (B, T): which tokens of a text are meant; the rows of others are left out.
+    """
+    value = np.asarray(value)
+    if name.endswith(_MERGED) and value.ndim == 4:  # (B, H, N, E) to (B, N, D)
+        value = value.swapaxes(1, 2).reshape(value.shape[0], value.shape[2], -1)
+    if real is not None and value.ndim == 3 and value.shape[:2] == real.shape:
+        value = value[real]
+    elif real is not None and value.ndim == 4 and value.shape[0::2][:2] == real.shape:
+        value = value.swapaxes(1, 2)[real]  # (n, H, M)
+    return value.reshape(-1, value.shape[-1]) if value.ndim else value.reshape(1, 1)
+
+
+def distance(found: Array, truth: Array) -> Distance:
+    """Between two arrays of rows, (R, W); truth in float64.
+
+    Where truth is -inf, found must be so low that softmax makes 0 of it.
+    """
+    found = np.asarray(found, np.float64)
+    hidden = np.isneginf(truth)
+    if hidden.any():
+        largest = np.abs(truth[~hidden]).max(initial=1.0)
+        low = found <= _HIDDEN
+        truth = np.where(hidden, 0.0, truth)
+        found = np.where(hidden, np.where(low, 0.0, largest), np.where(low, -largest, found))
+    with np.errstate(all="ignore"):
+        lengths = np.sqrt(np.square(found - truth).sum(axis=-1))
+        size = np.sqrt(np.square(truth).sum(axis=-1).mean())
+        size = size if size > 0 else 1.0
+        overall = float(np.sqrt(np.square(lengths).mean()) / size)
+        worst = float(lengths.max(initial=0.0) / size)
+    return Distance(*(np.inf if np.isnan(d) else d for d in (overall, worst)))

@@ -1,0 +1,201 @@
+"""The result of a verification: as a sentence, as text for a terminal, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from .diagnose import Cause, Finding
+from .locate import ALLOWED, CaseResult, TapResult
+from .patterns import describe
+
+__all__ = ["Report"]
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What was compared, what differs, and why.
+
+    Prints as a short text; `to_json` has everything, `verify.html.page` draws it.
+    """
+
+    model: str
+    candidate: str
+    dtype: str
+    results: Sequence[CaseResult]
+    findings: Sequence[Finding]
+    notes: Sequence[str] = field(default=())
+
+    @property
+    def compared(self) -> int:
+        """Activations that were compared, over all cases."""
+        return sum(len(result.taps) for result in self.results)
+
+    @property
+    def ok(self) -> bool:
+        """Whether rounding explains every activation."""
+        return not self.findings and self.compared > 0
+
+    @property
+    def exit_code(self) -> int:
+        """0 where the candidate matches, 1 where it differs, 2 where nothing could be compared."""
+        return 2 if not self.compared else int(not self.ok)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        if not self.compared:
+            return f"nothing of {self.candidate} could be compared with {self.model}"
+        if self.ok:
+            worst = max((t for r in self.results for t in r.taps), key=lambda t: t.excess)
+            return (
+                f"{self.candidate} matches {self.model}: {self.compared} activations, the worst "
+                f"{worst.excess:.1f} × the rounding error of a correct {self.dtype} run "
+                f"({worst.name})"
+            )
+        ids = [f.causes[0].id if _named(f) else f"unknown at {f.wrong.name}" for f in self.findings]
+        return f"{self.candidate} differs from {self.model}: {', '.join(ids)}"
+
+    def __str__(self) -> str:
+        lines = [self.verdict]
+        for finding in self.findings:
+            lines += ["", *_told(finding)]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything in plain values."""
+        return {
+            "version": __version__,
+            "model": self.model,
+            "candidate": self.candidate,
+            "dtype": self.dtype,
+            "ok": self.ok,
+            "verdict": self.verdict,
+            "allowed": ALLOWED,
+            "notes": list(self.notes),
+            "findings": [_finding(finding) for finding in self.findings],
+            "activations": [_tap(tap) for result in self.results for tap in result.taps],
+        }
+
+
+def _named(finding: Finding) -> bool:
+    return bool(finding.causes) and finding.causes[0].proved
+
+
+# ---------------------------------------------------------------------------- text
+
+
+def _told(finding: Finding) -> list[str]:
+    """A difference in a few lines."""
+    wrong = finding.wrong
+    amount = wrong.problem or (
+        f"{wrong.error.overall:.2g} of its size, {wrong.excess:.3g} × the rounding error"
+    )
+    before = finding.last_right.name if finding.last_right else "nothing before it"
+    lines = [
+        f"first difference  {wrong.name} ({wrong.case}): {amount}",
+        f"last right        {before}",
+    ]
+    if len(finding.suspects) > 1:
+        lines.append(f"between them      {_listed(finding.suspects)}")
+    if finding.right_cases:
+        lines.append(f"right in          {', '.join(finding.right_cases)}")
+    seen = pattern(finding)
+    if seen:
+        lines.append(f"it looks like     {'; '.join(seen)}")
+    return [*lines, *_causes(finding)]
+
+
+def pattern(finding: Finding) -> list[str]:
+    """What the error looks like."""
+    if finding.found is None or np.shape(finding.found) != np.shape(finding.truth):
+        return []
+    return describe(finding.wrong.name, finding.found, finding.truth, finding.real, finding.grid)
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) <= 4:
+        return ", ".join(names)
+    return f"{names[0]}, …, {names[-1]} ({len(names)} steps)"
+
+
+def _causes(finding: Finding) -> list[str]:
+    if not finding.causes:
+        if finding.dtype:
+            return [f"cause             it errs as much as a correct run in {finding.dtype} does"]
+        return ["cause             no mistake in the library explains it"]
+    best = finding.causes[0]
+    if not best.proved:
+        return [
+            "cause             no mistake in the library explains it; nearest:",
+            *(f"                  {c.id}: {c.explained:.0%} of it" for c in finding.causes),
+        ]
+    lines = []
+    for cause in (best, *finding.alike):
+        head = "cause" if cause is best else "or"
+        lines.append(f"{head:<18}{cause.id}{where(cause)}")
+        for mistake in cause.mistakes:
+            lines += [f"                  {mistake.says}", f"{'remedy':<18}{mistake.remedy}"]
+    if finding.alike:
+        lines.append("                  these inputs cannot tell them apart")
+    return lines
+
+
+def where(cause: Cause) -> str:
+    """In which blocks, if not in all."""
+    only = [prefix.rstrip(".") for m in cause.mistakes for prefix in m.only]
+    return f" (in {', '.join(dict.fromkeys(only))} only)" if only else ""
+
+
+# ---------------------------------------------------------------------------- JSON
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _tap(tap: TapResult) -> dict[str, Any]:
+    return {
+        "case": tap.case,
+        "name": tap.name,
+        "ok": tap.ok,
+        "error": _number(tap.error.overall),
+        "worst_vector": _number(tap.error.worst),
+        "noise": _number(tap.noise.overall),
+        "excess": _number(tap.excess),
+        "own_error": None if tap.own is None else _number(tap.own.overall),
+        "own_excess": None if tap.own_excess is None else _number(tap.own_excess),
+        "problem": tap.problem,
+        "note": tap.note,
+    }
+
+
+def _cause(cause: Cause) -> dict[str, Any]:
+    return {
+        "id": cause.id,
+        "says": [m.says for m in cause.mistakes],
+        "remedy": [m.remedy for m in cause.mistakes],
+        "seen_in": [m.seen_in for m in cause.mistakes],
+        "only_in": [prefix for m in cause.mistakes for prefix in m.only],
+        "proved": cause.proved,
+        "explained": _number(cause.explained),
+        "excess_left": _number(cause.excess),
+        "next_wrong": cause.next_wrong and cause.next_wrong.name,
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "first_wrong": _tap(finding.wrong),
+        "last_right": finding.last_right and finding.last_right.name,
+        "steps_at_fault": finding.suspects,
+        "right_in_cases": finding.right_cases,
+        "pattern": pattern(finding),
+        "causes": [_cause(cause) for cause in finding.causes],
+        "alike": [cause.id for cause in finding.alike],
+        "smaller_dtype": finding.dtype,
+    }

@@ -1,0 +1,52 @@
+"""`verify`: from a model and a candidate to a report."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import AIMv2Warning, VerificationError
+from ..loader import load
+from .candidate import Candidate
+from .diagnose import diagnose
+from .lanes import LAZY, as_dtype, truth
+from .locate import compare
+from .report import Report
+from .walk import Case
+
+__all__ = ["reference", "verify_cases"]
+
+
+def reference(model: Any, **where: Any) -> Any:
+    """A model to verify against: in float64, its blocks left in the files until they are needed."""
+    return load(model, backend=LAZY, dtype="float64", **where)
+
+
+def verify_cases(
+    pipeline: Any, cases: Sequence[Case], candidate: Candidate, notes: Sequence[str] = ()
+) -> Report:
+    """Compare a candidate with a `reference` on some cases, and explain what differs.
+
+    Raises:
+        VerificationError: the candidate gives no activation of any case.
+    """
+    as_dtype(candidate.dtype)
+    known = {case.name for case in cases}
+    if not any(candidate.cases.get(name) for name in known):
+        raise VerificationError(
+            f"{candidate.name} gives no activation of the cases {', '.join(sorted(known))}"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AIMv2Warning)  # texts that are too long are meant
+        model = truth(pipeline)
+        results = [compare(model, case, candidate) for case in cases]
+        findings = diagnose(model, candidate, results)
+    return Report(
+        pipeline.name,
+        candidate.name,
+        candidate.dtype,
+        results,
+        findings,
+        [*notes, *candidate.notes],
+    )
