@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from .locate import (
     ALLOWED,
     CaseResult,
     TapResult,
+    allowance,
     compare,
     grid_of,
     real_of,
@@ -38,7 +40,12 @@ _IN_A_ROW = 3  # mistakes that are looked for in one stream
 _WHOLE = 8  # mistakes that are planted in whole runs
 _PAIRED = 6  # mistakes that are tried together with every other one
 _WORTH = 0.5  # of the difference: what a mistake must explain to be looked at further
-_STREAMS = ("image", "text", "joint")
+_PREFIXES = {  # of the names in each strand
+    "image": ("vision.", "image_", "pixel_values"),
+    "text": ("text.", "text_", "input_ids"),
+    "joint": ("logit",),
+}
+_WHOLE_MODEL = ("layer-count", "penultimate")  # mean nothing in one block alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +61,7 @@ class Cause:
     @property
     def proved(self) -> bool:
         """Whether rounding explains what is left."""
-        return self.excess <= ALLOWED
+        return self.excess <= allowance(self.mistakes)
 
     @property
     def id(self) -> str:
@@ -90,16 +97,19 @@ def diagnose(model: Model, candidate: Candidate, results: Sequence[CaseResult]) 
     """
     search = _Search(model, candidate, results)
     findings: list[Finding] = []
-    for of in _STREAMS:
+    for of in _PREFIXES:
         for _ in range(_IN_A_ROW):
             worst = search.first_wrong(of)
             if worst is None:
                 break
             finding = search.finding(*worst)
+            explained = bool(finding.causes) and finding.causes[0].proved
+            if not explained and search.rough(of):
+                break  # what rounding mistakes leave: numbers that fall on the other side
             findings.append(finding)
-            if not finding.causes or not finding.causes[0].proved:
+            if not explained:
                 break
-            search.plant(finding.causes[0].mistakes)
+            search.plant(finding.causes[0].mistakes, of)
     return findings
 
 
@@ -112,6 +122,20 @@ class _Confined:
 
     def at(self, name: str) -> Patch | None:
         return self.mistake.at(name) if name in self.names else None
+
+    def weights_of(self, section: str, i: int, count: int) -> int:
+        inside = any(name.startswith(f"{section}.") for name in self.names)
+        return self.mistake.weights_of(section, i, count) if inside else i
+
+
+_PLACE = {mistake.id: i for i, mistake in enumerate(every())}  # in the library
+
+
+def _rank(cause: Cause) -> tuple[Any, ...]:
+    """The best first: proved, explaining most of what follows, simple, made everywhere."""
+    confined = any(m.only for m in cause.mistakes)
+    last = _PLACE[cause.mistakes[0].id] if cause.proved else cause.excess
+    return not cause.proved, -cause.progress, len(cause.mistakes), confined, last
 
 
 class _Reached(Exception):
@@ -126,10 +150,15 @@ class _Search:
         self.planted: tuple[Mistake, ...] = ()
         self.order = {name: i for i, name in enumerate(activation_names(model.config))}
 
-    def plant(self, mistakes: Iterable[Mistake]) -> None:
-        """Take these as found: from here on the reference makes them, too."""
-        self.planted = (*self.planted, *mistakes)
+    def plant(self, mistakes: Iterable[Mistake], of: str) -> None:
+        """Take these as found in a stream: from here on the reference makes them there, too."""
+        found = (m if m.only else m.confined(*_PREFIXES[of]) for m in mistakes)
+        self.planted = (*self.planted, *found)
         self.results = self.whole(())
+
+    def rough(self, of: str) -> bool:
+        """Whether a mistake that rounds was found in a stream."""
+        return any(m.rough and m.at(n) for m in self.planted for n in self.order if stream(n) == of)
 
     def whole(self, mistakes: Iterable[Mistake]) -> list[CaseResult]:
         """Every case, all of it, with these mistakes and those found so far."""
@@ -186,15 +215,11 @@ class _Search:
         if not any(cause.proved for cause in causes):
             pairs = self.pairs(result, finding, singles)
             causes = self.confirmed(wrong, [*pairs, *(c for c in singles if c not in pairs)])
-        causes.sort(key=lambda c: (not c.proved, -c.progress, len(c.mistakes), c.excess))
+        causes.sort(key=_rank)
         finding.causes = [c for c in causes if c.proved] or causes[:3]
         if finding.causes and finding.causes[0].proved:
             best = finding.causes[0]
-            finding.alike = [
-                c
-                for c in finding.causes[1:]
-                if c.progress == best.progress and len(c.mistakes) == len(best.mistakes)
-            ]
+            finding.alike = [c for c in finding.causes[1:] if _rank(c)[:4] == _rank(best)[:4]]
         elif finding.found is not None:
             finding.dtype = self.smaller_dtype(result, wrong)
 
@@ -271,7 +296,10 @@ class _Search:
         left = distance(
             rows_of(wrong.name, found, finding.real), rows_of(wrong.name, value, finding.real)
         )
-        explained = 1.0 if np.isinf(wrong.error.overall) else 1 - left.overall / wrong.error.overall
+        whole = wrong.error
+        explained = 1 - left.overall / whole.overall if np.isfinite(whole.overall) else 0.0
+        if np.isfinite(left.overall) and not np.isfinite(whole.overall):
+            explained = 1.0  # NaN, or another shape, in the same places
         return Cause(mistakes, explained, left.over(wrong.noise))
 
     def pairs(self, result: CaseResult, finding: Finding, singles: Sequence[Cause]) -> list[Cause]:
@@ -290,7 +318,7 @@ class _Search:
 
     def confirmed(self, wrong: TapResult, causes: Sequence[Cause]) -> list[Cause]:
         """The most likely causes, each judged by whole runs of every case."""
-        likely = [c for c in causes if c.explained >= _WORTH or c.proved][:_WHOLE]
+        likely = [c for c in causes if c.explained >= _WORTH][:_WHOLE]
         return [self.judged(wrong, cause) for cause in likely]
 
     def judged(self, wrong: TapResult, cause: Cause) -> Cause:
@@ -298,7 +326,8 @@ class _Search:
         choices = [self.planted_in(wrong, cause, cause.mistakes)]
         block = wrong.name[: -len(short(wrong.name))]
         inside = tuple(m.confined(block) for m in cause.mistakes)
-        if ".blocks." in block and choices[0].next_wrong is not None:
+        apart = all(m.layer is None and m.id not in _WHOLE_MODEL for m in cause.mistakes)
+        if ".blocks." in block and choices[0].next_wrong is not None and apart:
             choices.append(self.planted_in(wrong, cause, inside))
         return max(choices, key=lambda c: (c.proved, c.progress))
 

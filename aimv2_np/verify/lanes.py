@@ -80,12 +80,12 @@ def lanes(model: Model, dtype: str) -> list[Lane]:
     def narrow(array: Array) -> Array:
         return rounded(np.asarray(array, np.float32), dtype)
 
-    return [
-        Lane(
-            _rebuilt(model, NUMPY, "float32", narrow),
-            lambda name, value: rounded(value, dtype),
-        )
-    ]
+    def see(name: str, value: Array) -> Array:
+        if name == "logit_scale":  # its logarithm is what is kept
+            value = np.exp(rounded(np.log(value), dtype))
+        return rounded(value, dtype)
+
+    return [Lane(_rebuilt(model, NUMPY, "float32", narrow), see)]
 
 
 def _caster(dtype: str) -> Callable[[Array], Array]:

@@ -53,9 +53,11 @@ def rows_of(name: str, value: Array, real: Array | None = None) -> Array:
 def distance(found: Array, truth: Array) -> Distance:
     """Between two arrays of rows, (R, W); truth in float64.
 
-    Where truth is -inf, found must be so low that softmax makes 0 of it.
+    Where truth is -inf, found must be so low that softmax makes 0 of it; where it is NaN, NaN.
     """
-    found = np.asarray(found, np.float64)
+    found, truth = (np.asarray(a, np.float64) for a in (found, truth))
+    undefined = np.isnan(found) & np.isnan(truth)
+    found, truth = np.where(undefined, 0.0, found), np.where(undefined, 0.0, truth)
     hidden = np.isneginf(truth)
     if hidden.any():
         largest = np.abs(truth[~hidden]).max(initial=1.0)

@@ -203,10 +203,17 @@ def run(
         joined = model.join(state.get("vision.pooled"), state.get("text.pooled"), tap)
         return state | joined
     with np.errstate(all="ignore"):  # mistakes may overflow
-        return state | _advanced(_encoder(model, tower), case, section, state, tap)
+        return state | _advanced(_encoder(model, tower), case, section, state, tap, mistakes)
 
 
-def _advanced(encoder: Any, case: Case, section: str, state: State, tap: Tap) -> State:
+def _advanced(
+    encoder: Any,
+    case: Case,
+    section: str,
+    state: State,
+    tap: Tap,
+    mistakes: Sequence[Planted],
+) -> State:
     """What a tower's section adds to the state."""
     tower, part = section.split(".", 1)
     scope = tap.scope(f"{tower}.")
@@ -220,7 +227,10 @@ def _advanced(encoder: Any, case: Case, section: str, state: State, tap: Tap) ->
         x, pooled = encoder.finish(state[tower], *end, scope)
         return {tower: x, f"{tower}.pooled": pooled}
     c, sees = encoder.config, state.get(f"{tower}.sees", {})
-    p = encoder.params.blocks[int(part.removeprefix("blocks."))]
+    i, count = int(part.removeprefix("blocks.")), len(encoder.params.blocks)
+    for mistake in mistakes:
+        i = mistake.weights_of(section, i, count)
+    p = encoder.params.blocks[i]
     x = layers.block(
         encoder.backend,
         state[tower],

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ..walk import Step
 
-__all__ = ["Mistake", "Patch", "Planted", "every", "mistake"]
+__all__ = ["Mistake", "Patch", "Planted", "every", "mistake", "wrong_layer"]
 
 Patch: TypeAlias = Callable[[Step], Any]
 
@@ -30,6 +30,10 @@ class Planted(Protocol):
 
     def at(self, name: str) -> Patch | None:
         """The patch, if it concerns this activation."""
+        ...
+
+    def weights_of(self, section: str, i: int, count: int) -> int:
+        """Whose weights block `i` of `count` has."""
         ...
 
 
@@ -45,7 +49,9 @@ class Mistake:
     """A patch of the reference, with a sentence on what is wrong and one on the remedy.
 
     `patterns` are globs of activations' names. `only` confines it to names that begin with one of
-    some prefixes, such as "vision.blocks.3.".
+    some prefixes, such as "vision.blocks.3.". `rough`: it rounds, so that a port that makes it is
+    right up to a few numbers that fall on the other side. `layer` says whose weights a block has
+    (its number and how many there are); such a mistake has no patch.
     """
 
     id: str
@@ -54,6 +60,8 @@ class Mistake:
     says: str
     remedy: str
     seen_in: str = ""  # where it was met
+    rough: bool = False
+    layer: Callable[[int, int], int] | None = None
     only: tuple[str, ...] = field(default=())
 
     def at(self, name: str) -> Patch | None:
@@ -62,22 +70,38 @@ class Mistake:
             return None
         return self.patch if any(fnmatchcase(name, p) for p in self.patterns) else None
 
+    def weights_of(self, section: str, i: int, count: int) -> int:
+        """Whose weights block `i` of `count` has."""
+        if self.layer is None or (self.only and not f"{section}.".startswith(self.only)):
+            return i
+        return self.layer(i, count)
+
     def confined(self, *prefixes: str) -> Mistake:
         """The same mistake in some places only."""
         return replace(self, only=prefixes)
 
 
 def mistake(
-    id: str, *patterns: str, says: str, remedy: str, seen_in: str = ""
+    id: str, *patterns: str, says: str, remedy: str, seen_in: str = "", rough: bool = False
 ) -> Callable[[Patch], Patch]:
     """Enter a function into the library under an id of its own."""
 
     def enter(patch: Patch) -> Patch:
         assert id not in _known, f"two mistakes are called {id}"
-        _known[id] = Mistake(id, patterns, patch, says, remedy, seen_in)
+        _known[id] = Mistake(id, patterns, patch, says, remedy, seen_in, rough)
         return patch
 
     return enter
+
+
+def wrong_layer(id: str, layer: Callable[[int, int], int], *, says: str, remedy: str) -> None:
+    """Enter blocks that run with another block's weights: `layer(i, count)` says whose."""
+
+    def as_computed(step: Step) -> Any:
+        return step.value
+
+    mistake(id, "*.blocks.*", says=says, remedy=remedy)(as_computed)
+    _known[id] = replace(_known[id], layer=layer)
 
 
 def every(ids: Iterable[str] | None = None) -> list[Mistake]:

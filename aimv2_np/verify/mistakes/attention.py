@@ -138,19 +138,32 @@ def heads_interleaved(s: Step) -> Any:
     return merged.reshape(*merged.shape[:2], -1, s.heads).transpose(0, 3, 1, 2)
 
 
+def _unmerged(context: Array) -> Array:
+    """The memory of (B, H, N, E) read as (B, N, D)."""
+    batch, heads, tokens, width = context.shape
+    return np.ascontiguousarray(context).reshape(batch, tokens, heads * width)
+
+
 @mistake(
     "heads-not-merged",
-    "*.attn.context",
     "*.attn.out",
     says="the heads' outputs are reshaped to the width without moving the head axis back",
     remedy="(B, H, N, E) → (B, N, H, E) → (B, N, H·E)",
 )
 def heads_not_merged(s: Step) -> Any:
-    """The memory of (B, H, N, E) read as (B, N, D)."""
-    context = s["attn.pattern"] @ s["attn.v"]
-    batch, heads, tokens, width = context.shape
-    flat = np.ascontiguousarray(context).reshape(batch, tokens, heads * width)
-    return split_heads(flat, heads) if s.name.endswith("context") else ops.linear(flat, s.p.proj)
+    """Before the output projection."""
+    return ops.linear(_unmerged(s["attn.context"]), s.p.proj)
+
+
+@mistake(
+    "context-not-merged",
+    "*.attn.context",
+    says="the heads' outputs, as given, were reshaped without moving the head axis back",
+    remedy="(B, H, N, E) → (B, N, H, E) → (B, N, H·E)",
+)
+def context_not_merged(s: Step) -> Any:
+    """The same, where the merged context itself can be seen."""
+    return split_heads(_unmerged(s.value), s.heads)
 
 
 @mistake(
@@ -221,8 +234,9 @@ def qk_norm(s: Step) -> Any:
     remedy="softmax over the last axis of the scores (queries, keys)",
 )
 def softmax_queries(s: Step) -> Any:
-    """Columns sum to 1."""
-    return ops.softmax(s["attn.scores"].swapaxes(-1, -2)).swapaxes(-1, -2)
+    """Columns sum to 1; those of hidden keys are 0 / 0."""
+    e = np.exp(s["attn.scores"] - s["attn.scores"].max(axis=-2, keepdims=True))
+    return e / e.sum(axis=-2, keepdims=True)
 
 
 @mistake(
@@ -253,6 +267,7 @@ def softmax_plus_one(s: Step) -> Any:
 @mistake(
     "softmax-bf16",
     "*.attn.pattern",
+    rough=True,
     says="softmax is computed in bfloat16",
     remedy="compute softmax in float32, then cast",
 )

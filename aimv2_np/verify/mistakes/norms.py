@@ -122,6 +122,7 @@ def rms_all_tokens(s: Step) -> Any:
 @mistake(
     "rms-rounding",
     *_NORMS,
+    rough=True,
     says="the norms round their input, or the normalised vector, to bfloat16 before multiplying",
     remedy="compute the mean square and the quotient in float32, and round once at the end",
     seen_in="fused kernels",

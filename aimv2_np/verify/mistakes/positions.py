@@ -76,6 +76,7 @@ def sincos_cos_first(s: Step) -> Any:
 @mistake(
     "sincos-dtype",
     "vision.pos_embed",
+    rough=True,
     says="the angles of the positions are computed in bfloat16",
     remedy="compute the angles in float32 or float64, and cast the sines and cosines",
     seen_in="older transformers",
@@ -96,6 +97,7 @@ def sincos_dtype(s: Step) -> Any:
 @mistake(
     "sincos-dtype-fp16",
     "vision.pos_embed",
+    rough=True,
     says="the angles of the positions are computed in float16",
     remedy="compute the angles in float32 or float64, and cast the sines and cosines",
     seen_in="older transformers",
@@ -112,20 +114,9 @@ def sincos_dtype_fp16(s: Step) -> Any:
 
 
 @mistake(
-    "sincos-base",
-    "vision.pos_embed",
-    says="the positions' frequencies have another base (100, as in 2-D rotary embeddings)",
-    remedy=_RIGHT,
-)
-def sincos_base(s: Step) -> Any:
-    """A base of 100."""
-    return _layout(*_angles(s, 100.0)) if _native(s) else s.value
-
-
-@mistake(
     "sincos-half",
     "vision.pos_embed",
-    says="the positions' exponents run to width/2 instead of width/4",
+    says="the positions' exponents run to width/2 instead of width/4 (or the base is 100)",
     remedy=_RIGHT,
 )
 def sincos_half(s: Step) -> Any:

@@ -22,6 +22,7 @@ from . import mistake
     "*.resid_mid",
     "*.resid_post",
     "*.mlp.out",
+    rough=True,
     says="numbers beyond 65504, float16's largest, become infinite",
     remedy="keep the residual stream and the MLP's products in float32 or bfloat16",
 )
@@ -36,6 +37,7 @@ def fp16_overflow(s: Step) -> Any:
     "*.resid_mid",
     "*.resid_post",
     "*.mlp.out",
+    rough=True,
     says="numbers are clamped to float16's range, 65504",
     remedy="keep the residual stream and the MLP's products in float32 or bfloat16",
 )
@@ -48,6 +50,7 @@ def fp16_saturated(s: Step) -> Any:
     "residual-bf16",
     "*.resid_mid",
     "*.resid_post",
+    rough=True,
     says="the residual stream is kept in bfloat16",
     remedy="add in float32",
 )
@@ -61,6 +64,7 @@ def residual_bf16(s: Step) -> Any:
     "*.attn.q",
     "*.attn.k",
     "*.attn.v",
+    rough=True,
     says="the weights were rounded to bfloat16",
     remedy="load the float32 weights as they are stored, or compare in bfloat16",
 )
@@ -75,6 +79,7 @@ def weights_bf16(s: Step) -> Any:
 @mistake(
     "scores-fp16",
     "*.attn.scores",
+    rough=True,
     says="the attention scores are kept in float16",
     remedy="keep scores in float32 until softmax is done",
 )

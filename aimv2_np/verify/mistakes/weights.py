@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from ... import layers, ops
 from ...layers import merge_heads, split_heads
 from ...ops import Array
 from ..walk import Step, short
-from . import mistake
+from . import mistake, wrong_layer
 
 _STORED = "matrices are stored (out, in): y = x @ Wᵀ"
 
@@ -105,41 +104,37 @@ def head_transposed(s: Step) -> Any:
 # ---------------------------------------------------------------------------- layers
 
 
-def _of_layer(id: str, which: Callable[[int, int], int], says: str, remedy: str) -> None:
-    """A block that runs with another block's weights."""
-
-    def patch(s: Step) -> Any:
-        blocks, i = s.encoder.params.blocks, which(s.layer, len(s.encoder.params.blocks))
-        c = s.encoder.config
-        return layers.block(s.encoder.backend, s.x, blocks[i], s.heads, c.rms_norm_eps, **s.sees)
-
-    mistake(id, "*.blocks.*.resid_post", says=says, remedy=remedy)(patch)
-
-
 _PLACE = "blocks.i of the checkpoint is block i, counted from 0"
-_of_layer("layer-next", lambda i, n: (i + 1) % n, "a block has the next one's weights", _PLACE)
-_of_layer(
-    "layer-previous", lambda i, n: max(i - 1, 0), "a block has the last one's weights", _PLACE
+wrong_layer(
+    "layer-next",
+    lambda i, n: (i + 1) % n,
+    says="each block has the weights of the next one",
+    remedy=_PLACE,
 )
-_of_layer("layers-reversed", lambda i, n: n - 1 - i, "the blocks are in reverse order", _PLACE)
-_of_layer("layers-tied", lambda i, n: 0, "every block has the weights of block 0", _PLACE)
-_of_layer(
+wrong_layer(
+    "layer-previous",
+    lambda i, n: max(i - 1, 0),
+    says="each block has the weights of the one before it",
+    remedy=_PLACE,
+)
+wrong_layer(
+    "layers-reversed",
+    lambda i, n: n - 1 - i,
+    says="the blocks are in reverse order",
+    remedy=_PLACE,
+)
+wrong_layer(
+    "layers-tied",
+    lambda i, n: 0,
+    says="every block has the weights of block 0",
+    remedy=_PLACE,
+)
+wrong_layer(
     "layers-sorted-as-text",
     lambda i, n: sorted(range(n), key=str)[i],
-    "the blocks are sorted as text: 0, 1, 10, 11, …, 2",
-    "sort the blocks by number",
+    says="the blocks are sorted as text: 0, 1, 10, 11, …, 2",
+    remedy="sort the blocks by number",
 )
-
-
-@mistake(
-    "block-skipped",
-    "*.blocks.*.resid_post",
-    says="a block is skipped",
-    remedy="run every block of the checkpoint",
-)
-def block_skipped(s: Step) -> Any:
-    """What entered leaves."""
-    return s.x
 
 
 @mistake(
@@ -164,6 +159,17 @@ def layer_count(s: Step) -> Any:
 def penultimate(s: Step) -> Any:
     """The last block is skipped."""
     return s.x if s.layer == len(s.encoder.params.blocks) - 1 else s.value
+
+
+@mistake(
+    "block-skipped",
+    "*.blocks.*.resid_post",
+    says="a block is skipped",
+    remedy="run every block of the checkpoint",
+)
+def block_skipped(s: Step) -> Any:
+    """What entered leaves."""
+    return s.x
 
 
 @mistake(
