@@ -2,7 +2,8 @@
 
 What can be typed is in `cli_grammar`; a command's own module is imported when it runs. Exit codes:
 0 done, 1 failed (one line says why), 2 wrong usage, 130 interrupted, 141 when nobody reads the
-output any more. AIMV2_NP_DEBUG=1 shows the traceback of a failure.
+output any more; of `verify`, 1 says that the port differs, 2 that nothing could be compared.
+AIMV2_NP_DEBUG=1 shows the traceback of a failure.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     parser = make_parser()
     try:
-        args = parser.parse_args(argv)
+        args = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
         if args.command is None:
             parser.print_help(sys.stderr)
             return 2
@@ -51,8 +52,20 @@ def _run(argv: Sequence[str] | None) -> int:
             return int(getattr(import_module(f".{module}", __package__), function)(args))
         except UsageError as error:
             return int(args.parser.error(str(error)))
+        except AIMv2Error as error:
+            if args.command != "verify":
+                raise
+            _report(error)
+            return 2  # 1 says that a port differs
     except SystemExit as ended:  # argparse: after --help, or wrong usage
         return int(ended.code or 0)
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """The command line with "verify inputs" and "verify export" as one word each."""
+    if len(argv) > 1 and argv[0] == "verify" and argv[1] in ("inputs", "export"):
+        return [f"verify {argv[1]}", *argv[2:]]
+    return list(argv)
 
 
 # The errors are worded for Python; here the same things are options.

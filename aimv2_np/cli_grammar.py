@@ -225,6 +225,56 @@ def _warmup(parser: argparse.ArgumentParser) -> None:
     _json_option(parser)
 
 
+def _verify(parser: argparse.ArgumentParser) -> None:
+    _model_argument(parser)
+    port = parser.add_argument_group("the port")
+    port.add_argument(
+        "--candidate",
+        metavar="FILE",
+        help="its activations (.safetensors, .npz), or a model to run: FILE.onnx, transformers, "
+        "timm, original",
+    )
+    port.add_argument(
+        "--run",
+        metavar="PROGRAM",
+        help="a program to run, such as 'my_port --in {inputs} --out {outputs}'",
+    )
+    port.add_argument("--timeout", type=float, metavar="SECONDS", help="for --run")
+    port.add_argument(
+        "--inputs", metavar="FILE", help="what it ran on (default: as 'verify inputs' makes them)"
+    )
+    port.add_argument(
+        "--names",
+        metavar="FILE",
+        help="what its activations are called: a JSON file {theirs: ours}, or transformers, timm, "
+        "original, onnx (default: guessed)",
+    )
+    port.add_argument("--dtype", help="in which it computes (default: as its file says)")
+    parser.add_argument("--html", metavar="FILE", help="write the report as a page: .html")
+    parser.add_argument("--force", action="store_true", help="replace that page if it exists")
+    _json_option(parser)
+    _quiet_option(parser)
+    _where_options(parser)
+
+
+def _verify_inputs(parser: argparse.ArgumentParser) -> None:
+    _model_argument(parser)
+    parser.add_argument("--out", required=True, metavar="FILE", help="file to write: .safetensors")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    _json_option(parser)
+    _quiet_option(parser)
+    _where_options(parser)
+
+
+def _verify_export(parser: argparse.ArgumentParser) -> None:
+    _model_argument(parser)
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="a new or empty folder")
+    parser.add_argument("--force", action="store_true", help="replace an older pack")
+    _json_option(parser)
+    _quiet_option(parser)
+    _where_options(parser)
+
+
 def _json_only(parser: argparse.ArgumentParser) -> None:
     _json_option(parser)
 
@@ -307,6 +357,30 @@ aimv2-np classify cat.jpg --texts cat dog --model ./lit-bfloat16""",
         """\
 aimv2-np warmup
 aimv2-np warmup --dtype bfloat16 --json""",
+    ),
+    "verify": (
+        "cli_verify:verify",
+        "MODEL (--candidate FILE | --run PROGRAM) [options]",
+        "find where a port first differs from a model, and which mistake explains it",
+        _verify,
+        """\
+aimv2-np verify emoji-lit --candidate transformers
+aimv2-np verify large-patch14-224 --candidate outputs.safetensors --html report.html
+aimv2-np verify ./my-model --run './my_port --in {inputs} --out {outputs}' --dtype bfloat16""",
+    ),
+    "verify inputs": (
+        "cli_verify:inputs",
+        "MODEL --out FILE [options]",
+        "write inputs on which a port's mistakes show",
+        _verify_inputs,
+        "aimv2-np verify inputs emoji-lit --out inputs.safetensors",
+    ),
+    "verify export": (
+        "cli_verify:export",
+        "MODEL --out FOLDER [options]",
+        "write inputs, expected activations and tolerances for a project's own tests",
+        _verify_export,
+        "aimv2-np verify export emoji-lit --out aimv2-conformance",
     ),
     "doctor": (
         "doctor:main",

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..ops import Array
 from ..trace import activation_names
+from .apart import told_apart
 from .candidate import Candidate
 from .locate import (
     ALLOWED,
@@ -86,6 +87,8 @@ class Finding:
     grid: tuple[int, int] | None
     causes: list[Cause] = field(default_factory=list)
     alike: list[Cause] = field(default_factory=list)
+    apart: str = ""  # the activation that would tell those from the best
+    wrong_alone: list[str] = field(default_factory=list)  # steps wrong by themselves, unexplained
     dtype: str = ""
     right_cases: list[str] = field(default_factory=list)  # where the same activation is right
 
@@ -97,7 +100,10 @@ def diagnose(model: Model, candidate: Candidate, results: Sequence[CaseResult]) 
     """
     search = _Search(model, candidate, results)
     findings: list[Finding] = []
+    unexplained = False
     for of in _PREFIXES:
+        if of == "joint" and unexplained:
+            break  # what comes of it
         for _ in range(_IN_A_ROW):
             worst = search.first_wrong(of)
             if worst is None:
@@ -108,9 +114,22 @@ def diagnose(model: Model, candidate: Candidate, results: Sequence[CaseResult]) 
                 break  # what rounding mistakes leave: numbers that fall on the other side
             findings.append(finding)
             if not explained:
+                finding.wrong_alone = _wrong_alone(results, of)
+                unexplained = True
                 break
             search.plant(finding.causes[0].mistakes, of)
     return findings
+
+
+def _wrong_alone(results: Sequence[CaseResult], of: str) -> list[str]:
+    """The steps of a stream that are wrong when they start from the candidate's own numbers."""
+    names = (
+        t.name
+        for r in results
+        for t in r.taps
+        if stream(t.name) == of and t.own_excess is not None and t.own_excess > ALLOWED
+    )
+    return list(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)
@@ -160,11 +179,11 @@ class _Search:
         """Whether a mistake that rounds was found in a stream."""
         return any(m.rough and m.at(n) for m in self.planted for n in self.order if stream(n) == of)
 
-    def whole(self, mistakes: Iterable[Mistake]) -> list[CaseResult]:
-        """Every case, all of it, with these mistakes and those found so far."""
+    def whole(self, mistakes: Iterable[Mistake], of: str = "joint") -> list[CaseResult]:
+        """Every case with these mistakes and those found so far; of one strand only."""
         planted = (*self.planted, *mistakes)
         return [
-            compare(self.model, result.case, self.candidate, mistakes=planted)
+            compare(self.model, result.case, self.candidate, mistakes=planted, of=of)
             for result in self.results
         ]
 
@@ -220,6 +239,15 @@ class _Search:
         if finding.causes and finding.causes[0].proved:
             best = finding.causes[0]
             finding.alike = [c for c in finding.causes[1:] if _rank(c)[:4] == _rank(best)[:4]]
+            if finding.alike:
+                cases, other = [r.case for r in self.results], finding.alike[0].mistakes
+                finding.apart = told_apart(
+                    self.model,
+                    cases,
+                    self.candidate,
+                    [*self.planted, *best.mistakes],
+                    [*self.planted, *other],
+                )
         elif finding.found is not None:
             finding.dtype = self.smaller_dtype(result, wrong)
 
@@ -319,6 +347,7 @@ class _Search:
     def confirmed(self, wrong: TapResult, causes: Sequence[Cause]) -> list[Cause]:
         """The most likely causes, each judged by whole runs of every case."""
         likely = [c for c in causes if c.explained >= _WORTH][:_WHOLE]
+        likely = [c for c in likely if c.proved] or likely
         return [self.judged(wrong, cause) for cause in likely]
 
     def judged(self, wrong: TapResult, cause: Cause) -> Cause:
@@ -332,7 +361,7 @@ class _Search:
         return max(choices, key=lambda c: (c.proved, c.progress))
 
     def planted_in(self, wrong: TapResult, cause: Cause, mistakes: tuple[Mistake, ...]) -> Cause:
-        results = self.whole(mistakes)
+        results = self.whole(mistakes, stream(wrong.name))
         first = self.first_wrong(stream(wrong.name), results)
         excess = max(
             (t.excess for r in results for t in r.taps if t.name == wrong.name), default=np.inf

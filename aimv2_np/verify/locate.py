@@ -121,10 +121,12 @@ def compare(
     candidate: Candidate,
     *,
     mistakes: Sequence[Planted] = (),
+    of: str = "joint",
 ) -> CaseResult:
     """All activations of a case that the candidate gives, against the model in float64.
 
-    With `mistakes` all runs have them, and no steps are looked at on their own.
+    With `mistakes` all runs have them, and no steps are looked at on their own. `of`: of one
+    strand only.
     """
     result, wanted = CaseResult(case), set(candidate.names(case.name)).__contains__
     own, allowed = not mistakes, allowance(mistakes)
@@ -133,7 +135,7 @@ def compare(
     states = [State() for _ in correct]
     plan: dict[str, Any] = {"wants": wanted, "mistakes": mistakes}
     with np.errstate(all="ignore"):
-        for section in sections(model, case):
+        for section in sections(model, case, of):
             before, seen = state, dict[str, Array]()
             try:
                 state = run(model, case, section, state, _keep(seen), **plan)

@@ -124,6 +124,17 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _causes(finding: Finding) -> list[str]:
+    return [*_explained(finding), *_alone(finding)]
+
+
+def _alone(finding: Finding) -> list[str]:
+    """Which steps are wrong by themselves, where the cause is unknown."""
+    if len(finding.wrong_alone) < 2:
+        return []
+    return [f"wrong by itself   {_listed(finding.wrong_alone)}"]
+
+
+def _explained(finding: Finding) -> list[str]:
     if not finding.causes:
         if finding.dtype:
             return [f"cause             it errs as much as a correct run in {finding.dtype} does"]
@@ -141,7 +152,12 @@ def _causes(finding: Finding) -> list[str]:
         for mistake in cause.mistakes:
             lines += [f"                  {mistake.says}", f"{'remedy':<18}{mistake.remedy}"]
     if finding.alike:
-        lines.append("                  these inputs cannot tell them apart")
+        apart = (
+            f"{finding.apart} would tell them apart"
+            if finding.apart
+            else "these inputs cannot tell them apart"
+        )
+        lines.append(f"                  {apart}")
     return lines
 
 
@@ -197,5 +213,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "pattern": pattern(finding),
         "causes": [_cause(cause) for cause in finding.causes],
         "alike": [cause.id for cause in finding.alike],
+        "told_apart_by": finding.apart,
+        "wrong_by_themselves": finding.wrong_alone,
         "smaller_dtype": finding.dtype,
     }

@@ -40,15 +40,17 @@ class Case:
     interpolate: bool = False
 
 
-def sections(model: Model, case: Case) -> list[str]:
-    """The sections that a case runs through, in order."""
+def sections(model: Model, case: Case, of: str = "joint") -> list[str]:
+    """The sections that a case runs through, in order; those of one strand: "image" or "text"."""
     names = []
-    for tower, inputs in (("vision", case.pixel_values), ("text", case.input_ids)):
-        if inputs is not None:
+    images, texts = of in ("joint", "image"), of in ("joint", "text")
+    towers = ("vision", case.pixel_values, images), ("text", case.input_ids, texts)
+    for tower, inputs, wanted in towers:
+        if inputs is not None and wanted:
             depth = _encoder(model, tower).config.num_hidden_layers
             names += [f"{tower}.embed", *(f"{tower}.blocks.{i}" for i in range(depth))]
             names += [f"{tower}.finish"]
-    return [*names, "join"] if isinstance(model, LiT) else names
+    return [*names, "join"] if isinstance(model, LiT) and names else names
 
 
 def _encoder(model: Model, tower: str) -> Any:

@@ -171,19 +171,6 @@ def pos_transposed(s: Step) -> Any:
 
 
 @mistake(
-    "pos-slice",
-    "vision.pos_embed",
-    says="an image of another size takes the first rows of the position table as they are",
-    remedy="resample the table to the image's grid, or refuse images of another size",
-    seen_in="the original code",
-)
-def pos_slice(s: Step) -> Any:
-    """table[:N]."""
-    table = s.encoder.params.pos_embed
-    return s.value if table is None or len(table) < len(s.value) else table[: len(s.value)]
-
-
-@mistake(
     "pos-interpolate",
     "vision.pos_embed",
     says="the request to interpolate positions is ignored: the table is used as it is",
@@ -194,6 +181,19 @@ def pos_interpolate(s: Step) -> Any:
     """The table of the square grid, where another one of as many patches was asked for."""
     table = s.encoder.params.pos_embed
     return s.value if table is None or len(table) != len(s.value) else table
+
+
+@mistake(
+    "pos-slice",
+    "vision.pos_embed",
+    says="an image of another size takes the first rows of the position table as they are",
+    remedy="resample the table to the image's grid, or refuse images of another size",
+    seen_in="the original code",
+)
+def pos_slice(s: Step) -> Any:
+    """table[:N]."""
+    table = s.encoder.params.pos_embed
+    return s.value if table is None or len(table) < len(s.value) else table[: len(s.value)]
 
 
 @mistake(

@@ -1,0 +1,76 @@
+"""What would tell two mistakes apart that look alike in what a candidate gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..ops import Array
+from .candidate import Candidate
+from .locate import real_of, real_tokens
+from .measure import distance, rows_of
+from .mistakes import Mistake
+from .walk import Case, Model, State, run, sections
+
+__all__ = ["told_apart"]
+
+_CLEAR = 1e-3  # of an activation's size: more than rounding in any dtype but the narrowest
+
+
+def told_apart(
+    model: Model,
+    cases: Sequence[Case],
+    candidate: Candidate,
+    one: Sequence[Mistake],
+    other: Sequence[Mistake],
+) -> str:
+    """An activation that differs between two mistakes and that the candidate does not give yet.
+
+    "" where they compute the same in every case.
+    """
+    for case in cases:
+        given = set(candidate.names(case.name))
+        name = _first_difference(model, case, one, other, given)
+        if name:
+            return f"{name} of {case.name}"
+    return ""
+
+
+def _first_difference(
+    model: Model, case: Case, one: Sequence[Mistake], other: Sequence[Mistake], given: set[str]
+) -> str:
+    states: list[State] = [{}, {}]
+    with np.errstate(all="ignore"):
+        for section in sections(model, case):
+            seen: list[dict[str, Array]] = [{}, {}]
+            for i, mistakes in enumerate((one, other)):
+                try:
+                    states[i] = run(
+                        model, case, section, states[i], _keep(seen[i]),
+                        wants=lambda name: True, mistakes=mistakes,
+                    )  # fmt: skip
+                except ValueError:
+                    return ""
+            real = real_tokens(states[0])
+            for name, value in seen[0].items():
+                new = name in seen[1] and name not in given
+                if new and _differ(name, value, seen[1][name], real):
+                    return name
+    return ""
+
+
+def _keep(seen: dict[str, Array]) -> Any:
+    def see(name: str, value: Array) -> Array:
+        seen[name] = value
+        return value
+
+    return see
+
+
+def _differ(name: str, a: Array, b: Array, real: Array | None) -> bool:
+    if np.shape(a) != np.shape(b):
+        return True
+    rows = (rows_of(name, value, real_of(name, real)) for value in (a, b))
+    return distance(*rows).overall > _CLEAR
