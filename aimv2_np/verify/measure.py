@@ -63,7 +63,8 @@ def distance(found: Array, truth: Array) -> Distance:
         largest = np.abs(truth[~hidden]).max(initial=1.0)
         low = found <= _HIDDEN
         truth = np.where(hidden, 0.0, truth)
-        found = np.where(hidden, np.where(low, 0.0, largest), np.where(low, -largest, found))
+        seen = np.where(np.isnan(found), np.nan, largest)
+        found = np.where(hidden, np.where(low, 0.0, seen), np.where(low, -largest, found))
     with np.errstate(all="ignore"):
         lengths = np.sqrt(np.square(found - truth).sum(axis=-1))
         size = np.sqrt(np.square(truth).sum(axis=-1).mean())
