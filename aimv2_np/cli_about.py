@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from .cli_grammar import KNOWS
 from .cli_model import opened
+from .cli_options import KNOWS
 from .cli_screen import PROGRAM, echo, echo_json, fields, note, paragraph, printable, table
 from .config import OFFICIAL, LiTConfig, OfficialModel, TextConfig, VisionConfig
 from .hub import is_cached, packaged_models

@@ -7,7 +7,8 @@ import shlex
 import time
 from pathlib import Path
 
-from .cli_grammar import DEFAULT_MODEL, FOR_PHOTOGRAPHS, KNOWS, UsageError
+from .cli_grammar import UsageError
+from .cli_options import DEFAULT_MODEL, FOR_PHOTOGRAPHS, KNOWS
 from .cli_screen import echo, fields, paragraph, ranking
 from .config import OFFICIAL
 from .hub import PACKAGED, samples

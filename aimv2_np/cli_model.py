@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .cli_files import check_target, read_lines, save_arrays
-from .cli_grammar import DEFAULT_MODEL, FOR_PHOTOGRAPHS, KNOWS, UsageError
+from .cli_grammar import UsageError
+from .cli_options import DEFAULT_MODEL, FOR_PHOTOGRAPHS, KNOWS
 from .cli_screen import (
     PROGRAM,
     complain,

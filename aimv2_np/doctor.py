@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, machine
-from .cli_grammar import DEFAULT_MODEL
+from .cli_options import DEFAULT_MODEL
 from .cli_screen import echo, echo_json, fields
 from .errors import AIMv2Error
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from .config_sources import resolve_config
 from .errors import BackendUnavailable, CheckpointError, ConfigError
 from .hub import ModelFiles, beside, packaged_models, packed_file, resolve
 from .images import ImageProcessor
-from .pipelines import LiTPipeline, VisionPipeline
+from .pipelines import LiTPipeline, Pipeline, VisionPipeline
 from .tokenizer import Tokenizer
 from .tokenizer_files import has_tokenizer
 from .weights.checkpoint import Checkpoint, read_checkpoint
@@ -87,6 +88,7 @@ def load(
     dtype: str | None = None,
     num_heads: int | tuple[int, int] | None = None,
     check: bool = False,
+    quirks: str | Iterable[str] | None = None,
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
@@ -108,6 +110,8 @@ def load(
         num_heads: for weights without config.json whose head width is not 128; a pair
             (vision, text) for an image-text model.
         check: read all weights and refuse NaN and infinity.
+        quirks: deviate from AIMv2 as a library does, to check a port of that library:
+            `"transformers"`, `"original"`, …, or a list of mistakes; see quirks.py. Slower.
         revision: branch, tag or commit on the hub; `"original"`: the official model's commit
             with the original key layout.
         cache_dir, local_files_only, token: as in huggingface_hub.
@@ -118,7 +122,7 @@ def load(
 
     Raises:
         CheckpointError: not found, not fetched, malformed, or not the right parameters.
-        ConfigError: the sources of the configuration contradict each other.
+        ConfigError: the sources of the configuration contradict each other; an unknown quirk.
         BackendUnavailable: the backend cannot run here, or not in this dtype.
     """
     if backend == "auto" and dtype == "float64":
@@ -128,12 +132,18 @@ def load(
     if (packed := packed_file(model)) is not None:
         if revision is not None or num_heads is not None:
             raise CheckpointError(f"{model} is packed: it takes no revision and no num_heads")
+        if quirks is not None:
+            raise CheckpointError(
+                f"{model} is packed, for speed alone: it takes no quirks; load what it was packed "
+                "from"
+            )
         return _load_packed(packed, be, dtype, check=check)
     dtype = dtype or "float32"
     if dtype not in be.dtypes:
         raise BackendUnavailable(
             f"the {be.name} backend computes in {' or '.join(be.dtypes)}, not in {dtype!r}"
         )
+    give_quirks = _quirks(quirks, be)
     opened = open_model(
         model,
         num_heads=num_heads,
@@ -147,12 +157,10 @@ def load(
         raise CheckpointError(f"{opened.files.name}: NaN or infinity in {', '.join(bad)}")
     params = build_params(opened.checkpoint, opened.config, host_dtype(dtype))
     params = be.prepare(params, dtype)
-    return _pipeline(opened.files, opened.info, opened.config, params, be, dtype)
+    return give_quirks(_pipeline(opened.files, opened.info, opened.config, params, be, dtype))
 
 
-def _load_packed(
-    file: Path, be: Backend, dtype: str | None, *, check: bool
-) -> VisionPipeline | LiTPipeline:
+def _load_packed(file: Path, be: Backend, dtype: str | None, *, check: bool) -> Pipeline:
     """What `aimv2-np pack` wrote, mapped."""
     if be.name != "numba":
         raise BackendUnavailable(
@@ -175,7 +183,7 @@ def _load_packed(
 
 def _pipeline(
     files: ModelFiles, info: dict[str, Any], config: Any, params: Any, be: Backend, dtype: str
-) -> VisionPipeline | LiTPipeline:
+) -> Pipeline:
     processor, info = _image_processor(files, config), {**info, "dtype": dtype}
     if isinstance(config, VisionConfig):
         return VisionPipeline(config, params, be, dtype, processor=processor, info=info)
@@ -183,6 +191,15 @@ def _pipeline(
     return LiTPipeline(
         config, params, be, dtype, processor=processor, tokenizer=tokenizer, info=info
     )
+
+
+def _quirks(quirks: str | Iterable[str] | None, be: Backend) -> Callable[[Pipeline], Pipeline]:
+    """What gives a model quirks, checked before anything is read."""
+    if quirks is None:
+        return lambda pipeline: pipeline
+    from .quirks import quirky  # needs the verifier
+
+    return quirky(quirks, be.name)
 
 
 def _image_processor(files: ModelFiles, config: VisionConfig | LiTConfig) -> ImageProcessor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,7 +24,7 @@ from .trace import Recorder, Trace, activation_names
 if TYPE_CHECKING:
     from .images import ImageProcessor
 
-__all__ = ["LiTPipeline", "VisionPipeline", "frame", "no_text_encoder"]
+__all__ = ["LiTPipeline", "Pipeline", "VisionPipeline", "frame", "no_text_encoder"]
 
 PROMPT = "a photo of {}"  # what `classify` puts around a text unless told otherwise
 # Patches that run at once, unless one image has more: images together then take no more memory than
@@ -47,7 +47,10 @@ class ImageMethods:
 
     def __repr__(self) -> str:
         parameters = f"{self.info['parameters'] / 1e6:.1f} M parameters"
-        return f"<{self.name}: {parameters}, {self.vision.dtype}, {self.vision.backend.name}>"
+        parts = [parameters, self.vision.dtype, self.vision.backend.name]
+        if self.info.get("quirks"):
+            parts.append("with the quirks of " + ", ".join(self.info["quirks"]))
+        return f"<{self.name}: {', '.join(parts)}>"
 
     def preprocess(self, images: Any, *, exif: bool = True) -> Any:
         """Images to normalised pixels: (B, 3, Y, X), or a list of (3, Y, X) for a native model.
@@ -226,6 +229,9 @@ class LiTPipeline(ImageMethods, LiT):
             text = self.text.forward(input_ids, attention_mask, tap=tap)[1]
         self.join(image, text, tap)
         return recorder.trace(self.info, self.backend)
+
+
+Pipeline: TypeAlias = VisionPipeline | LiTPipeline
 
 
 def no_text_encoder(name: str) -> ConfigError:

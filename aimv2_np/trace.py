@@ -143,6 +143,8 @@ class Recorder:
             "backend": backend.name,
             "version": __version__,
         }
+        if info.get("quirks"):
+            metadata["quirks"] = ", ".join(info["quirks"])
         return Trace({n: backend.to_numpy(a) for n, a in self.arrays.items()}, metadata)
 
 

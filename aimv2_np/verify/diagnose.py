@@ -33,7 +33,7 @@ from .locate import (
 from .measure import Distance, distance, rows_of
 from .mistakes import Mistake, Patch, Planted, every
 from .shapes import ShapeMismatch, reconciled
-from .walk import Case, Model, State, run, sections, short
+from .walk import Case, Model, State, Tick, run, sections, short, silent
 
 __all__ = ["Cause", "Finding", "diagnose"]
 
@@ -93,12 +93,14 @@ class Finding:
     right_cases: list[str] = field(default_factory=list)  # where the same activation is right
 
 
-def diagnose(model: Model, candidate: Candidate, results: Sequence[CaseResult]) -> list[Finding]:
+def diagnose(
+    model: Model, candidate: Candidate, results: Sequence[CaseResult], tick: Tick = silent
+) -> list[Finding]:
     """The first difference in each of the three strands, with what explains it.
 
     Where a mistake is proved and more is wrong, the next one is looked for with it in place.
     """
-    search = _Search(model, candidate, results)
+    search = _Search(model, candidate, results, tick)
     findings: list[Finding] = []
     unexplained = False
     for of in _PREFIXES:
@@ -164,9 +166,12 @@ class _Reached(Exception):
 class _Search:
     """The reference with what was found so far, and the candidate beside it."""
 
-    def __init__(self, model: Model, candidate: Candidate, results: Sequence[CaseResult]) -> None:
+    def __init__(
+        self, model: Model, candidate: Candidate, results: Sequence[CaseResult], tick: Tick
+    ) -> None:
         self.model, self.candidate, self.results = model, candidate, list(results)
         self.planted: tuple[Mistake, ...] = ()
+        self.tick = tick
         self.order = {name: i for i, name in enumerate(activation_names(model.config))}
 
     def plant(self, mistakes: Iterable[Mistake], of: str) -> None:
@@ -183,7 +188,9 @@ class _Search:
         """Every case with these mistakes and those found so far; of one strand only."""
         planted = (*self.planted, *mistakes)
         return [
-            compare(self.model, result.case, self.candidate, mistakes=planted, of=of)
+            compare(
+                self.model, result.case, self.candidate, mistakes=planted, of=of, tick=self.tick
+            )
             for result in self.results
         ]
 
@@ -315,6 +322,7 @@ class _Search:
     ) -> Cause | None:
         """How well mistakes explain a difference where it shows first."""
         wrong = finding.wrong
+        self.tick(f"{wrong.name}: {' + '.join(m.id for m in mistakes)}?")
         value, _ = self.local(result, wrong, finding.suspects, mistakes)
         if value is None:
             return None

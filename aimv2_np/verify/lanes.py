@@ -119,8 +119,10 @@ def _reordered(seed: int) -> Backend:
 def _rebuilt(model: Model, be: Backend, dtype: str, cast: Callable[[Array], Array]) -> Model:
     """The same model with every parameter cast, blocks when they are asked for."""
     params = with_blocks(model.params, lambda blocks: _CastBlocks(blocks, cast))
-    kind = LiT if isinstance(model.config, LiTConfig) else VisionEncoder
-    return kind(model.config, _cast(params, cast), be, dtype)  # type: ignore[arg-type]
+    kind: Any = LiT if isinstance(model.config, LiTConfig) else VisionEncoder
+    rebuilt: Model = kind(model.config, _cast(params, cast), be, dtype)
+    vars(rebuilt)["planted"] = getattr(model, "planted", ())  # a model with quirks keeps them
+    return rebuilt
 
 
 def _cast(value: Any, cast: Callable[[Array], Array]) -> Any:

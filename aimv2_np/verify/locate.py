@@ -19,7 +19,7 @@ from .lanes import lanes
 from .measure import Distance, distance, rows_of
 from .mistakes import Planted
 from .shapes import ShapeMismatch, reconciled
-from .walk import Case, Model, State, run, sections
+from .walk import Case, Model, State, Tick, run, sections, silent
 
 __all__ = [
     "ALLOWED",
@@ -122,11 +122,12 @@ def compare(
     *,
     mistakes: Sequence[Planted] = (),
     of: str = "joint",
+    tick: Tick = silent,
 ) -> CaseResult:
     """All activations of a case that the candidate gives, against the model in float64.
 
     With `mistakes` all runs have them, and no steps are looked at on their own. `of`: of one
-    strand only.
+    strand only. `tick` is told what is being done.
     """
     result, wanted = CaseResult(case), set(candidate.names(case.name)).__contains__
     own, allowed = not mistakes, allowance(mistakes)
@@ -136,6 +137,7 @@ def compare(
     plan: dict[str, Any] = {"wants": wanted, "mistakes": mistakes}
     with np.errstate(all="ignore"):
         for section in sections(model, case, of):
+            tick(f"{case.name}: {section}")
             before, seen = state, dict[str, Array]()
             try:
                 state = run(model, case, section, state, _keep(seen), **plan)

@@ -13,7 +13,7 @@ from .diagnose import diagnose
 from .lanes import LAZY, as_dtype, truth
 from .locate import compare
 from .report import Report
-from .walk import Case
+from .walk import Case, Tick, silent
 
 __all__ = ["reference", "verify_cases"]
 
@@ -24,9 +24,11 @@ def reference(model: Any, **where: Any) -> Any:
 
 
 def verify_cases(
-    pipeline: Any, cases: Sequence[Case], candidate: Candidate, notes: Sequence[str] = ()
+    pipeline: Any, cases: Sequence[Case], candidate: Candidate, *, tick: Tick = silent
 ) -> Report:
     """Compare a candidate with a `reference` on some cases, and explain what differs.
+
+    `tick` is told what is being done.
 
     Raises:
         VerificationError: the candidate gives no activation of any case.
@@ -40,13 +42,13 @@ def verify_cases(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AIMv2Warning)  # texts that are too long are meant
         model = truth(pipeline)
-        results = [compare(model, case, candidate) for case in cases]
-        findings = diagnose(model, candidate, results)
+        results = [compare(model, case, candidate, tick=tick) for case in cases]
+        findings = diagnose(model, candidate, results, tick)
     return Report(
-        pipeline.name,
+        str(getattr(pipeline, "name", "the model")),
         candidate.name,
         candidate.dtype,
         results,
         findings,
-        [*notes, *candidate.notes],
+        candidate.notes,
     )

@@ -21,12 +21,17 @@ from ..trace import Tap
 if TYPE_CHECKING:
     from .mistakes import Planted
 
-__all__ = ["Case", "Model", "See", "State", "Step", "run", "sections", "short"]
+__all__ = ["Case", "Model", "See", "State", "Step", "Tick", "run", "sections", "short", "silent"]
 
 Model = VisionEncoder | LiT
 _ATTENTION = ("scores", "pattern", "context", "out")  # steps whose mistakes look at all scores
 State = dict[str, Any]  # what flows from a section to the next ones: see `_encoder`
 See = Callable[[str, Array], Array]  # an activation's name and value -> what flows on
+Tick = Callable[[str], object]  # is told what is being done, for a progress bar
+
+
+def silent(what: str) -> None:
+    """A Tick that says nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +198,7 @@ def run(
     `wants` says which attention scores and patterns are needed: only then do all exist at once.
     """
     tower = section.partition(".")[0]
+    mistakes = (*getattr(model, "planted", ()), *mistakes)  # those of a model with quirks
     step = Step("", np.empty(0), {}, model, case, section, state)
 
     def all_wanted(name: str) -> bool:

@@ -7,7 +7,7 @@ from transformers import Aimv2Model
 
 import aimv2_np
 from aimv2_np import doctor
-from aimv2_np.cli_grammar import DEFAULT_MODEL
+from aimv2_np.cli_options import DEFAULT_MODEL
 from aimv2_np.hub import PACKAGED
 
 from .helpers import all_float64
