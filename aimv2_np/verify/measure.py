@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Distance", "distance", "rows_of"]
+__all__ = ["HIDDEN", "Distance", "distance", "hidden_as_finite", "rows_of"]
 
 Array = NDArray[Any]
-_HIDDEN = -1e3  # scores at most this large are as good as -inf: exp makes 0 of both
+HIDDEN = -1e3  # scores at most this large are as good as -inf: exp makes 0 of both
 _MERGED = ("attn.q", "attn.k", "attn.v", "attn.context", "head.k", "head.v", "head.context")
 
 
@@ -50,6 +50,21 @@ def rows_of(name: str, value: Array, real: Array | None = None) -> Array:
     return value.reshape(-1, value.shape[-1]) if value.ndim else value.reshape(1, 1)
 
 
+def hidden_as_finite(found: Array, truth: Array) -> tuple[Array, Array]:
+    """Two arrays of scores with 0 where both hide a key.
+
+    Where only one does, they are as far apart as the largest score is from 0.
+    """
+    hidden = np.isneginf(truth)
+    if not hidden.any():
+        return found, truth
+    largest = np.abs(truth[~hidden]).max(initial=1.0)
+    low = found <= HIDDEN
+    seen = np.where(np.isnan(found), np.nan, largest)
+    found = np.where(hidden, np.where(low, 0.0, seen), np.where(low, -largest, found))
+    return found, np.where(hidden, 0.0, truth)
+
+
 def distance(found: Array, truth: Array) -> Distance:
     """Between two arrays of rows, (R, W); truth in float64.
 
@@ -58,13 +73,7 @@ def distance(found: Array, truth: Array) -> Distance:
     found, truth = (np.asarray(a, np.float64) for a in (found, truth))
     undefined = np.isnan(found) & np.isnan(truth)
     found, truth = np.where(undefined, 0.0, found), np.where(undefined, 0.0, truth)
-    hidden = np.isneginf(truth)
-    if hidden.any():
-        largest = np.abs(truth[~hidden]).max(initial=1.0)
-        low = found <= _HIDDEN
-        truth = np.where(hidden, 0.0, truth)
-        seen = np.where(np.isnan(found), np.nan, largest)
-        found = np.where(hidden, np.where(low, 0.0, seen), np.where(low, -largest, found))
+    found, truth = hidden_as_finite(found, truth)
     with np.errstate(all="ignore"):
         lengths = np.sqrt(np.square(found - truth).sum(axis=-1))
         size = np.sqrt(np.square(truth).sum(axis=-1).mean())

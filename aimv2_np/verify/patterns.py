@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ..ops import Array
-from .measure import rows_of
+from .measure import HIDDEN, hidden_as_finite, rows_of
 
-__all__ = ["by_patch", "describe"]
+__all__ = ["describe"]
 
 _MANY = 0.9  # of all rows, heads or channels count as all of them
 _CLEAR = 0.999  # how much a pattern must explain to be mentioned
+_ROUNDING = 1e-5  # of the largest value
 
 
 def describe(
@@ -21,14 +22,31 @@ def describe(
     grid: tuple[int, int] | None = None,
 ) -> list[str]:
     """Sentences on how an activation differs from the truth, the most telling first."""
-    rows, right = (np.asarray(rows_of(name, a, real), np.float64) for a in (found, truth))
-    hidden = ~np.isfinite(right) | ~np.isfinite(rows)
-    rows, right = (np.where(hidden, 0.0, a) for a in (rows, right))
+    found, truth = (np.asarray(a, np.float64) for a in (found, truth))
+    seen = _seen(rows_of(name, found, real), rows_of(name, truth, real))
+    found, truth = hidden_as_finite(found, truth)
+    undefined = ~np.isfinite(found)
+    found = np.where(undefined, truth, found)
+    rows, right = rows_of(name, found, real), rows_of(name, truth, real)
     error = rows - right
-    if not error.any():
-        return ["all finite values are right"] if hidden.any() else []
+    if np.abs(error).max(initial=0.0) <= _ROUNDING * np.abs(right).max(initial=0.0):
+        return ["all finite values are right"] if undefined.any() else []
+    if seen:
+        return [*seen, *_where(name, error, found, truth, grid)]
     said = [*_factor(rows, right), *_offset(error), *_permuted(rows, right)]
-    said += _where(name, error, np.asarray(found), np.asarray(truth), grid)
+    return said + _where(name, error, found, truth, grid)
+
+
+def _seen(rows: Array, right: Array) -> list[str]:
+    """Whether queries see keys that they should not, or do not see those that they should."""
+    hidden, low = np.isneginf(right), rows <= HIDDEN
+    said = []
+    if (hidden & ~low).any():
+        said.append(f"{(hidden & ~low).sum() / hidden.sum():.0%} of what should be hidden is seen")
+    if hidden.any() and (low & ~hidden).any():
+        said.append(
+            f"{(low & ~hidden).sum() / (~hidden).sum():.0%} of what should be seen is hidden"
+        )
     return said
 
 
@@ -62,26 +80,23 @@ def _offset(error: Array) -> list[str]:
 
 def _permuted(rows: Array, right: Array) -> list[str]:
     """The right rows, or the right channels, in another order."""
-    if not 2 <= len(rows) <= 5000:
-        return []
-    if np.allclose(np.sort(rows, axis=1), np.sort(right, axis=1), atol=1e-4 * np.abs(right).max()):
+    error = rows - right
+    if right.shape[1] > 1 and _share(np.sort(rows) - np.sort(right), error) > _CLEAR:
         return ["each vector has the right numbers in the wrong order"]
-    norms = [np.stack([np.sort(np.abs(a).sum(axis=1)), np.sort(np.square(a).sum(axis=1))])
-             for a in (rows, right)]  # fmt: skip
-    if np.allclose(norms[0], norms[1], rtol=1e-4):
+    first = [a[np.lexsort(a.round(4).T[:3])] for a in (rows, right)]  # rows sorted by their start
+    if len(rows) > 1 and _share(first[0] - first[1], error) > _CLEAR:
         return ["the right vectors stand in the wrong order"]
     return []
 
 
-def by_patch(name: str, found: Array, truth: Array, real: Array | None = None) -> Array | None:
-    """The error of each token of the first image or text, (N,), or None where there are none."""
-    found, truth = np.asarray(found, np.float64), np.asarray(truth, np.float64)
+def _by_patch(found: Array, truth: Array) -> tuple[int, Array] | None:
+    """The image or text with the largest error, and that of each of its tokens, (N,)."""
     if truth.ndim < 3 or found.shape != truth.shape:
         return None
-    error = np.nan_to_num(found[0] - truth[0], posinf=0, neginf=0)
-    axes = (*range(error.ndim - 2), error.ndim - 1)
-    each = np.sqrt(np.square(error).sum(axis=axes))
-    return each if real is None else np.where(real[0], each, 0.0)
+    error = np.square(found - truth)
+    each = np.sqrt(error.sum(axis=(1, 3) if error.ndim == 4 else -1))  # (B, N)
+    worst = int(each.max(axis=1).argmax())
+    return worst, each[worst]
 
 
 def _where(
@@ -92,13 +107,13 @@ def _where(
     lengths = np.sqrt(np.square(error).sum(axis=1))
     share = float((lengths > 0.01 * lengths.max()).mean())
     said.append(f"{share:.0%} of its vectors differ" if share < _MANY else "all its vectors differ")
-    each = by_patch(name, found, truth)
-    if grid is not None and each is not None and share < _MANY and each.size == grid[0] * grid[1]:
+    worst = _by_patch(found, truth)
+    if grid is not None and worst and share < _MANY and worst[1].size == grid[0] * grid[1]:
+        image, each = worst
         rows, columns = np.nonzero(each.reshape(grid) > 0.01 * each.max())
-        said.append(f"patches in rows {_span(rows)}, columns {_span(columns)} of the first image")
+        said.append(f"patches in rows {_span(rows)}, columns {_span(columns)} of image {image}")
     if truth.ndim == 4 and found.shape == truth.shape and truth.shape[1] > 1:
-        difference = np.nan_to_num(found - truth, posinf=0, neginf=0)
-        heads = np.sqrt(np.square(difference).sum(axis=(0, 2, 3)))
+        heads = np.sqrt(np.square(found - truth).sum(axis=(0, 2, 3)))
         wrong = np.flatnonzero(heads > 0.01 * heads.max())
         if len(wrong) < _MANY * len(heads):
             said.append(f"only in heads {', '.join(map(str, wrong))}")

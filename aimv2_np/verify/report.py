@@ -58,7 +58,8 @@ class Report:
                 f"({worst.name})"
             )
         ids = [f.causes[0].id if _named(f) else f"unknown at {f.wrong.name}" for f in self.findings]
-        return f"{self.candidate} differs from {self.model}: {', '.join(ids)}"
+        named = ", ".join(dict.fromkeys(ids))
+        return f"{self.candidate} differs from {self.model}: {named}"
 
     def __str__(self) -> str:
         lines = [self.verdict]

@@ -59,10 +59,8 @@ def _readings(
         yield a.transpose(0, 3, 1, 2), "channels last"
     if len(expected) == 3:
         yield from _tokens(a, expected, grid)
-    if len(expected) == 2 and last == "pos_embed" and a.size == np.prod(expected):
-        yield a.reshape(expected), "grid flattened"
-    if len(expected) == 2 and last == "pos_embed" and a.ndim == 3 and a.shape[1:] == expected:
-        yield a[0], "first of a batch"
+    if len(expected) == 2 and last == "pos_embed":
+        yield from _positions(a, expected, grid)
 
 
 def _squeezed(a: Array, expected: tuple[int, ...]) -> Iterator[tuple[Array, str]]:
@@ -107,3 +105,19 @@ def _tokens(
         yield a.reshape(expected), "grid flattened"
     if a.ndim == 2 and a.shape == (batch * tokens, width):
         yield a.reshape(expected), "batch and tokens split"
+
+
+def _positions(
+    a: Array, expected: tuple[int, ...], grid: tuple[int, int] | None
+) -> Iterator[tuple[Array, str]]:
+    """To (N, D)."""
+    tokens, width = expected
+    if a.ndim == 3 and a.shape[1:] == expected:
+        yield a[0], "first of a batch"
+    one = a[0] if a.ndim > 2 and a.shape[0] == 1 else a
+    if grid is not None and one.shape == (*grid, width):
+        yield one.reshape(expected), "grid flattened"
+    if grid is not None and one.shape == (width, *grid):
+        yield one.reshape(width, tokens).T, "channels first, grid flattened"
+    if one.shape == (width, tokens):
+        yield one.T, "channels first"

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-NEEDED = ("torch", "torchvision", "transformers", "timm")
+NEEDED = ("torch", "torchvision", "transformers", "timm", "onnx", "onnxruntime", "onnxscript")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 

@@ -145,7 +145,7 @@ def test_one_wrong_patch_is_found_and_shown() -> None:
     assert finding.last_right.name == "vision.blocks.1.mlp.gate"
     assert not finding.causes or not finding.causes[0].proved
     text = str(Report("m", "c", "float32", [], [finding]))
-    assert "patches in rows 1, columns 2 of the first image" in text  # 7 = 1 · 5 + 2
+    assert "patches in rows 1, columns 2 of image 0" in text  # 7 = 1 · 5 + 2
 
 
 def test_nan_is_said() -> None:
