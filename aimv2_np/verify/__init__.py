@@ -9,11 +9,46 @@ locate.py     the first activation that rounding does not explain
 mistakes/     the library of mistakes, each a small patch of the reference
 diagnose.py   which of them explains the difference
 report.py     the result
+
+Names are imported when they are first used: pytest loads pytest_plugin.py in every run of whoever
+has the package.
 """
 
-from .candidate import Candidate
-from .report import Report
-from .run import reference, verify_cases
-from .walk import Case
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Candidate", "Case", "Report", "reference", "verify_cases"]
+_WHERE = {
+    "Candidate": "candidate",
+    "Case": "walk",
+    "Inputs": "inputs",
+    "Report": "report",
+    "assert_matches": "asserts",
+    "make_inputs": "inputs",
+    "reference": "run",
+    "verify_cases": "run",
+}
+
+__all__ = ["Candidate", "Case", "Inputs", "Report", "assert_matches", "make_inputs", "reference",
+           "verify_cases"]  # fmt: skip
+
+if TYPE_CHECKING:
+    from .asserts import assert_matches as assert_matches
+    from .candidate import Candidate as Candidate
+    from .inputs import Inputs as Inputs
+    from .inputs import make_inputs as make_inputs
+    from .report import Report as Report
+    from .run import reference as reference
+    from .run import verify_cases as verify_cases
+    from .walk import Case as Case
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..ops import Array
+from ..trace import activation_names
 from .candidate import Candidate
 from .locate import real_of, real_tokens
 from .measure import distance, rows_of
 from .mistakes import Mistake
-from .walk import Case, Model, State, run, sections
+from .walk import Case, Model, State, run, section_of, sections
 
 __all__ = ["told_apart"]
 
@@ -25,6 +26,7 @@ def told_apart(
     candidate: Candidate,
     one: Sequence[Mistake],
     other: Sequence[Mistake],
+    of: str,
 ) -> str:
     """An activation that differs between two mistakes and that the candidate does not give yet.
 
@@ -32,18 +34,30 @@ def told_apart(
     """
     for case in cases:
         given = set(candidate.names(case.name))
-        name = _first_difference(model, case, one, other, given)
+        name = _first_difference(model, case, one, other, given, of)
         if name:
             return f"{name} of {case.name}"
     return ""
 
 
 def _first_difference(
-    model: Model, case: Case, one: Sequence[Mistake], other: Sequence[Mistake], given: set[str]
+    model: Model,
+    case: Case,
+    one: Sequence[Mistake],
+    other: Sequence[Mistake],
+    given: set[str],
+    of: str,
 ) -> str:
+    order = sections(model, case, of)
+    apart = [m for m in (*one, *other) if (m in one) != (m in other)]
+    names = activation_names(model.config)
+    made_in = {section_of(n) for n in names if any(m.at(n) for m in apart)}
+    last = max((i for i, section in enumerate(order) if section in made_in), default=-1)
+    if of == "joint" or made_in - {"vision.embed", "text.embed"}:
+        last = len(order) - 1  # what differs flows on: it may show later only
     states: list[State] = [{}, {}]
     with np.errstate(all="ignore"):
-        for section in sections(model, case):
+        for section in order[: last + 1]:
             seen: list[dict[str, Array]] = [{}, {}]
             for i, mistakes in enumerate((one, other)):
                 try:

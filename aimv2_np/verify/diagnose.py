@@ -8,44 +8,29 @@ and show what is wrong besides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..ops import Array
-from ..trace import activation_names
 from .apart import told_apart
 from .candidate import Candidate
-from .locate import (
-    ALLOWED,
-    CaseResult,
-    TapResult,
-    allowance,
-    compare,
-    grid_of,
-    real_of,
-    real_tokens,
-    stream,
-    suspects,
-)
-from .measure import Distance, distance, rows_of
-from .mistakes import Mistake, Patch, Planted, every
-from .shapes import ShapeMismatch, reconciled
-from .walk import Case, Model, State, Tick, run, sections, short, silent
+from .lanes import DTYPES
+from .locate import ALLOWED, CaseResult, TapResult, allowance, grid_of, stream, suspects
+from .measure import distance, rows_of
+from .mistakes import Mistake, every
+from .search import PREFIXES, Place, Search
+from .walk import Model, Tick, short, silent
 
 __all__ = ["Cause", "Finding", "diagnose"]
 
 _IN_A_ROW = 3  # mistakes that are looked for in one stream
 _WHOLE = 8  # mistakes that are planted in whole runs
 _PAIRED = 6  # mistakes that are tried together with every other one
+_SPAN, _FEW, _OTHERS = 3, 2, 12  # where many steps are at fault, each try is a long run: fewer
 _WORTH = 0.5  # of the difference: what a mistake must explain to be looked at further
-_PREFIXES = {  # of the names in each strand
-    "image": ("vision.", "image_", "pixel_values"),
-    "text": ("text.", "text_", "input_ids"),
-    "joint": ("logit",),
-}
 _WHOLE_MODEL = ("layer-count", "penultimate")  # mean nothing in one block alone
 
 
@@ -100,17 +85,17 @@ def diagnose(
 
     Where a mistake is proved and more is wrong, the next one is looked for with it in place.
     """
-    search = _Search(model, candidate, results, tick)
+    search = Search(model, candidate, results, tick)
     findings: list[Finding] = []
     unexplained = False
-    for of in _PREFIXES:
+    for of in PREFIXES:
         if of == "joint" and unexplained:
             break  # what comes of it
         for _ in range(_IN_A_ROW):
             worst = search.first_wrong(of)
             if worst is None:
                 break
-            finding = search.finding(*worst)
+            finding = _Explanation(search, *worst).explain()
             explained = bool(finding.causes) and finding.causes[0].proved
             if not explained and search.rough(of):
                 break  # what rounding mistakes leave: numbers that fall on the other side
@@ -134,21 +119,6 @@ def _wrong_alone(results: Sequence[CaseResult], of: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-@dataclass(frozen=True)
-class _Confined:
-    """A mistake in the steps at fault only."""
-
-    mistake: Mistake
-    names: frozenset[str]
-
-    def at(self, name: str) -> Patch | None:
-        return self.mistake.at(name) if name in self.names else None
-
-    def weights_of(self, section: str, i: int, count: int) -> int:
-        inside = any(name.startswith(f"{section}.") for name in self.names)
-        return self.mistake.weights_of(section, i, count) if inside else i
-
-
 _PLACE = {mistake.id: i for i, mistake in enumerate(every())}  # in the library
 
 
@@ -159,240 +129,138 @@ def _rank(cause: Cause) -> tuple[Any, ...]:
     return not cause.proved, -cause.progress, len(cause.mistakes), confined, last
 
 
-class _Reached(Exception):
-    """A run has come to the activation that was asked for."""
+class _Explanation:
+    """The search for what explains one difference."""
 
-
-class _Search:
-    """The reference with what was found so far, and the candidate beside it."""
-
-    def __init__(
-        self, model: Model, candidate: Candidate, results: Sequence[CaseResult], tick: Tick
-    ) -> None:
-        self.model, self.candidate, self.results = model, candidate, list(results)
-        self.planted: tuple[Mistake, ...] = ()
-        self.tick = tick
-        self.order = {name: i for i, name in enumerate(activation_names(model.config))}
-
-    def plant(self, mistakes: Iterable[Mistake], of: str) -> None:
-        """Take these as found in a stream: from here on the reference makes them there, too."""
-        found = (m if m.only else m.confined(*_PREFIXES[of]) for m in mistakes)
-        self.planted = (*self.planted, *found)
-        self.results = self.whole(())
-
-    def rough(self, of: str) -> bool:
-        """Whether a mistake that rounds was found in a stream."""
-        return any(m.rough and m.at(n) for m in self.planted for n in self.order if stream(n) == of)
-
-    def whole(self, mistakes: Iterable[Mistake], of: str = "joint") -> list[CaseResult]:
-        """Every case with these mistakes and those found so far; of one strand only."""
-        planted = (*self.planted, *mistakes)
-        return [
-            compare(
-                self.model, result.case, self.candidate, mistakes=planted, of=of, tick=self.tick
-            )
-            for result in self.results
-        ]
-
-    def first_wrong(
-        self, of: str, results: Sequence[CaseResult] | None = None
-    ) -> tuple[CaseResult, TapResult] | None:
-        """The earliest wrong activation of a stream, from the case where it is most wrong."""
-        results = self.results if results is None else results
-        wrong = [(r, t) for r in results if (t := r.first_wrong(of)) is not None]
-        key = self.order.__getitem__
-        return min(wrong, key=lambda pair: (key(pair[1].name), -pair[1].excess), default=None)
-
-    # ------------------------------------------------------------------------ one difference
-
-    def finding(self, result: CaseResult, wrong: TapResult) -> Finding:
-        """A difference with everything that could be found out about it."""
-        at_fault = suspects(self.model, result, wrong)
-        truth, real = self.local(result, wrong, at_fault, ())
+    def __init__(self, search: Search, result: CaseResult, wrong: TapResult) -> None:
+        self.search, self.wrong = search, wrong
+        at_fault = suspects(search.model, result, wrong)
+        place = Place(result, wrong, at_fault)
+        truth, real = search.local(place)
         assert truth is not None
-        found = self.found(result.case, wrong.name, truth)
-        finding = Finding(
+        found = search.found(place, truth)
+        self.place = place if found is None else place.narrowed(found, truth)
+        self.finding = Finding(
             wrong,
             result.last_right(wrong),
             at_fault,
             found,
             truth,
             real,
-            grid_of(self.model, result.case),
+            grid_of(search.model, result.case),
             right_cases=[
                 r.case.name
-                for r in self.results
+                for r in search.results
                 if any(t.name == wrong.name and t.ok for t in r.taps)
             ],
         )
-        self.explain(finding, result)
-        return finding
 
-    def explain(self, finding: Finding, result: CaseResult) -> None:
+    def explain(self) -> Finding:
         """Fill in the causes: single mistakes, else pairs, else a smaller dtype."""
-        wrong = finding.wrong
-        singles = [
-            cause
-            for mistake in self.relevant(finding.suspects)
-            if (cause := self.tried(result, finding, (mistake,))) is not None
-        ]
+        finding = self.finding
+        singles = [c for m in self.relevant() if (c := self.tried((m,))) is not None]
         singles.sort(key=lambda cause: cause.excess)
-        causes = self.confirmed(wrong, singles)
+        causes = self.confirmed(singles)
         if not any(cause.proved for cause in causes):
-            pairs = self.pairs(result, finding, singles)
-            causes = self.confirmed(wrong, [*pairs, *(c for c in singles if c not in pairs)])
+            pairs = self.pairs(singles)
+            causes = self.confirmed([*pairs, *singles])
         causes.sort(key=_rank)
         finding.causes = [c for c in causes if c.proved] or causes[:3]
         if finding.causes and finding.causes[0].proved:
-            best = finding.causes[0]
-            finding.alike = [c for c in finding.causes[1:] if _rank(c)[:4] == _rank(best)[:4]]
-            if finding.alike:
-                cases, other = [r.case for r in self.results], finding.alike[0].mistakes
-                finding.apart = told_apart(
-                    self.model,
-                    cases,
-                    self.candidate,
-                    [*self.planted, *best.mistakes],
-                    [*self.planted, *other],
-                )
+            self.compare_alike()
         elif finding.found is not None:
-            finding.dtype = self.smaller_dtype(result, wrong)
+            finding.dtype = self.smaller_dtype()
+        return finding
 
-    def relevant(self, at_fault: Sequence[str]) -> list[Mistake]:
+    def compare_alike(self) -> None:
+        """What explains as much as the best cause does, and what would tell it apart."""
+        finding, search = self.finding, self.search
+        best, *others = finding.causes
+        finding.alike = [c for c in others if _rank(c)[:4] == _rank(best)[:4]]
+        if finding.alike:
+            finding.apart = told_apart(
+                search.model,
+                [r.case for r in search.results],
+                search.candidate,
+                [*search.planted, *best.mistakes],
+                [*search.planted, *finding.alike[0].mistakes],
+                stream(self.wrong.name),
+            )
+
+    def relevant(self) -> list[Mistake]:
         """The mistakes that concern a step at fault; those of one block, in each block at fault."""
+        at_fault = self.place.at_fault
         found = [m for m in every() if any(m.at(name) for name in at_fault)]
-        blocks = list(dict.fromkeys(n[: n.index(".", n.index("blocks.") + 7) + 1]
-                                    for n in at_fault if ".blocks." in n))  # fmt: skip
+        inside = (name for name in at_fault if ".blocks." in name)
+        blocks = list(dict.fromkeys(name[: -len(short(name))] for name in inside))
         if len(blocks) < 2:
             return found
         ends = [m for m in found if all(p.endswith("resid_post") for p in m.patterns)]
         return found + [m.confined(block) for m in ends for block in blocks]
 
-    # ------------------------------------------------------------------------ from here to there
-
-    def local(
-        self,
-        result: CaseResult,
-        wrong: TapResult,
-        at_fault: Sequence[str],
-        mistakes: Sequence[Mistake],
-    ) -> tuple[Array | None, Array | None]:
-        """The wrong activation when the steps at fault are mistaken, and which rows are tokens.
-
-        None where a mistake cannot be made: its shapes do not fit.
-        """
-        reached: dict[str, Array] = {}
-
-        def see(name: str, value: Array) -> Array:
-            if name == wrong.name:
-                reached[name] = value
-                raise _Reached
-            return value
-
-        names = frozenset(at_fault)
-        planted: list[Planted] = [*self.planted, *(_Confined(m, names) for m in mistakes)]
-        order, state = sections(self.model, result.case), State()
-        strands = ("image", "text") if stream(wrong.name) == "joint" else (stream(wrong.name),)
-        try:
-            for of in strands:
-                start, before = result.good[of]
-                state = before | state
-                tower = "vision." if of == "image" else "text."
-                for section in order[order.index(start) :]:
-                    if section.startswith(tower) or (section == "join" and of == strands[-1]):
-                        state = run(self.model, result.case, section, state, see,
-                                    wants=lambda n: n == wrong.name, mistakes=planted)  # fmt: skip
-        except _Reached:
-            return reached[wrong.name], real_of(wrong.name, real_tokens(state))
-        except (ValueError, IndexError, KeyError, ZeroDivisionError):
-            return None, None
-        return None, None
-
-    def found(self, case: Case, name: str, like: Array) -> Array | None:
-        """The candidate's activation, laid out like another."""
-        found = self.candidate.get(case.name, name)
-        assert found is not None
-        try:
-            return reconciled(name, found, np.shape(like), grid_of(self.model, case))[0]
-        except ShapeMismatch:
+    def tried(self, mistakes: tuple[Mistake, ...]) -> Cause | None:
+        """How well mistakes explain the difference where it shows first."""
+        wrong, real = self.wrong, self.finding.real
+        self.search.tick(f"{wrong.name}: {' + '.join(m.id for m in mistakes)}?")
+        value, _ = self.search.local(self.place, mistakes)
+        found = None if value is None else self.search.found(self.place, value)
+        if value is None or found is None:
             return None
-
-    def tried(
-        self, result: CaseResult, finding: Finding, mistakes: tuple[Mistake, ...]
-    ) -> Cause | None:
-        """How well mistakes explain a difference where it shows first."""
-        wrong = finding.wrong
-        self.tick(f"{wrong.name}: {' + '.join(m.id for m in mistakes)}?")
-        value, _ = self.local(result, wrong, finding.suspects, mistakes)
-        if value is None:
-            return None
-        found = self.found(result.case, wrong.name, value)
-        if found is None:
-            return None
-        left = distance(
-            rows_of(wrong.name, found, finding.real), rows_of(wrong.name, value, finding.real)
-        )
-        whole = wrong.error
-        explained = 1 - left.overall / whole.overall if np.isfinite(whole.overall) else 0.0
-        if np.isfinite(left.overall) and not np.isfinite(whole.overall):
+        left = distance(rows_of(wrong.name, found, real), rows_of(wrong.name, value, real))
+        whole = wrong.error.overall
+        explained = 1 - left.overall / whole if np.isfinite(whole) else 0.0
+        if np.isfinite(left.overall) and not np.isfinite(whole):
             explained = 1.0  # NaN, or another shape, in the same places
         return Cause(mistakes, explained, left.over(wrong.noise))
 
-    def pairs(self, result: CaseResult, finding: Finding, singles: Sequence[Cause]) -> list[Cause]:
+    def pairs(self, singles: Sequence[Cause]) -> list[Cause]:
         """Two mistakes at once, one of them among the best."""
-        best = [c.mistakes[0] for c in singles[:_PAIRED]]
-        others = [c.mistakes[0] for c in singles]
+        several = len({name.rsplit(".", 1)[0] for name in self.place.at_fault}) > _SPAN
+        best, others = (_FEW, _OTHERS) if several else (_PAIRED, len(singles))
+        mistakes = [c.mistakes[0] for c in singles]
         found = []
-        for a, b in {frozenset((a, b)) for a in best for b in others if a is not b}:
-            for pair in ((a, b), (b, a)):
-                cause = self.tried(result, finding, pair)
-                if cause is not None and cause.explained > singles[0].explained:
-                    found.append(cause)
+        for i, a in enumerate(mistakes[:best]):
+            for b in mistakes[i + 1 : others]:
+                for pair in ((a, b), (b, a)):
+                    cause = self.tried(pair)
+                    if cause is not None and cause.explained > singles[0].explained:
+                        found.append(cause)
         return sorted(found, key=lambda cause: cause.excess)
 
     # ------------------------------------------------------------------------ the whole model
 
-    def confirmed(self, wrong: TapResult, causes: Sequence[Cause]) -> list[Cause]:
+    def confirmed(self, causes: Sequence[Cause]) -> list[Cause]:
         """The most likely causes, each judged by whole runs of every case."""
         likely = [c for c in causes if c.explained >= _WORTH][:_WHOLE]
         likely = [c for c in likely if c.proved] or likely
-        return [self.judged(wrong, cause) for cause in likely]
+        return [self.judged(cause) for cause in likely]
 
-    def judged(self, wrong: TapResult, cause: Cause) -> Cause:
+    def judged(self, cause: Cause) -> Cause:
         """A cause planted everywhere, or only where the difference shows if that goes further."""
-        choices = [self.planted_in(wrong, cause, cause.mistakes)]
-        block = wrong.name[: -len(short(wrong.name))]
+        choices = [self.planted(cause, cause.mistakes)]
+        block = self.wrong.name[: -len(short(self.wrong.name))]
         inside = tuple(m.confined(block) for m in cause.mistakes)
         apart = all(m.layer is None and m.id not in _WHOLE_MODEL for m in cause.mistakes)
         if ".blocks." in block and choices[0].next_wrong is not None and apart:
-            choices.append(self.planted_in(wrong, cause, inside))
+            choices.append(self.planted(cause, inside))
         return max(choices, key=lambda c: (c.proved, c.progress))
 
-    def planted_in(self, wrong: TapResult, cause: Cause, mistakes: tuple[Mistake, ...]) -> Cause:
-        results = self.whole(mistakes, stream(wrong.name))
-        first = self.first_wrong(stream(wrong.name), results)
-        excess = max(
-            (t.excess for r in results for t in r.taps if t.name == wrong.name), default=np.inf
+    def planted(self, cause: Cause, mistakes: tuple[Mistake, ...]) -> Cause:
+        """What is left of the difference, and what is wrong next."""
+        search, wrong = self.search, self.wrong
+        results = search.whole(mistakes, stream(wrong.name))
+        first = search.first_wrong(stream(wrong.name), results)
+        left = (t.excess for r in results for t in r.taps if t.name == wrong.name)
+        progress = len(search.order) if first is None else search.order[first[1].name]
+        return Cause(
+            mistakes, cause.explained, max(left, default=np.inf), first and first[1], progress
         )
-        progress = len(self.order) if first is None else self.order[first[1].name]
-        return Cause(mistakes, cause.explained, excess, first and first[1], progress)
 
-    # ------------------------------------------------------------------------ precision
-
-    def smaller_dtype(self, result: CaseResult, wrong: TapResult) -> str:
+    def smaller_dtype(self) -> str:
         """A dtype in which a correct run errs as much here as the candidate does, or ""."""
-        smaller = {
-            "float64": ("float32", "bfloat16", "float16"),
-            "float32": ("float16", "bfloat16"),
-        }
-        for dtype in smaller.get(self.candidate.dtype, ()):
-            floor = self.floor(result, wrong, dtype)
-            if floor is not None and wrong.error.over(floor) <= ALLOWED / 2:
-                return dtype
+        dtype = self.search.candidate.dtype
+        for smaller in DTYPES[DTYPES.index(dtype) + 1 :]:
+            floor = self.search.floor(self.place, smaller)
+            if floor is not None and self.wrong.error.over(floor) <= ALLOWED / 2:
+                return smaller
         return ""
-
-    def floor(self, result: CaseResult, wrong: TapResult, dtype: str) -> Distance | None:
-        """How far a correct run in a dtype is from the truth at the wrong activation."""
-        narrowed = Candidate("", {result.case.name: {wrong.name: np.zeros(())}}, dtype)
-        taps = compare(self.model, result.case, narrowed, mistakes=self.planted).taps
-        return taps[-1].noise if taps else None

@@ -6,7 +6,7 @@ activation from the candidate go side by side, section by section; only numbers 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,17 +121,19 @@ def compare(
     candidate: Candidate,
     *,
     mistakes: Sequence[Planted] = (),
+    noise: Mapping[str, Distance] | None = None,
     of: str = "joint",
     tick: Tick = silent,
 ) -> CaseResult:
     """All activations of a case that the candidate gives, against the model in float64.
 
-    With `mistakes` all runs have them, and no steps are looked at on their own. `of`: of one
-    strand only. `tick` is told what is being done.
+    With `mistakes` all runs have them, and no steps are looked at on their own. Where the `noise`
+    of a correct run is given it is not measured. `of`: of one strand only. `tick` is told what is
+    being done.
     """
     result, wanted = CaseResult(case), set(candidate.names(case.name)).__contains__
     own, allowed = not mistakes, allowance(mistakes)
-    correct = lanes(model, candidate.dtype)
+    correct = lanes(model, candidate.dtype) if noise is None else []
     state, injected, alone = State(), State(), State()
     states = [State() for _ in correct]
     plan: dict[str, Any] = {"wants": wanted, "mistakes": mistakes}
@@ -146,6 +148,7 @@ def compare(
                     raise
                 break  # with the mistake its shapes no longer fit
             found = _Found(model, case, candidate, seen, real_tokens(state), allowed)
+            found.floor |= noise or {}
             for i, lane in enumerate(correct):
                 see = _Against(found, found.floor, lane.see)
                 states[i] = run(lane.model, case, section, states[i], see, **plan)

@@ -65,19 +65,25 @@ def hidden_as_finite(found: Array, truth: Array) -> tuple[Array, Array]:
     return found, np.where(hidden, 0.0, truth)
 
 
+def _squares(rows: Array) -> Array:
+    """The squared length of each row."""
+    return np.asarray(np.einsum("rw,rw->r", rows, rows))
+
+
 def distance(found: Array, truth: Array) -> Distance:
     """Between two arrays of rows, (R, W); truth in float64.
 
     Where truth is -inf, found must be so low that softmax makes 0 of it; where it is NaN, NaN.
     """
     found, truth = (np.asarray(a, np.float64) for a in (found, truth))
-    undefined = np.isnan(found) & np.isnan(truth)
-    found, truth = np.where(undefined, 0.0, found), np.where(undefined, 0.0, truth)
-    found, truth = hidden_as_finite(found, truth)
     with np.errstate(all="ignore"):
-        lengths = np.sqrt(np.square(found - truth).sum(axis=-1))
-        size = np.sqrt(np.square(truth).sum(axis=-1).mean())
-        size = size if size > 0 else 1.0
-        overall = float(np.sqrt(np.square(lengths).mean()) / size)
-        worst = float(lengths.max(initial=0.0) / size)
+        squares, sizes = _squares(found - truth), _squares(truth)
+        if not (np.isfinite(squares).all() and np.isfinite(sizes).all()):
+            undefined = np.isnan(found) & np.isnan(truth)
+            found, truth = np.where(undefined, 0.0, found), np.where(undefined, 0.0, truth)
+            found, truth = hidden_as_finite(found, truth)
+            squares, sizes = _squares(found - truth), _squares(truth)
+        size = np.sqrt(sizes.mean()) or 1.0
+        overall = float(np.sqrt(squares.mean()) / size)
+        worst = float(np.sqrt(squares.max(initial=0.0)) / size)
     return Distance(*(np.inf if np.isnan(d) else d for d in (overall, worst)))

@@ -21,7 +21,19 @@ from ..trace import Tap
 if TYPE_CHECKING:
     from .mistakes import Planted
 
-__all__ = ["Case", "Model", "See", "State", "Step", "Tick", "run", "sections", "short", "silent"]
+__all__ = [
+    "Case",
+    "Model",
+    "See",
+    "State",
+    "Step",
+    "Tick",
+    "run",
+    "section_of",
+    "sections",
+    "short",
+    "silent",
+]
 
 Model = VisionEncoder | LiT
 _ATTENTION = ("scores", "pattern", "context", "out")  # steps whose mistakes look at all scores
@@ -62,6 +74,17 @@ def _encoder(model: Model, tower: str) -> Any:
     if isinstance(model, VisionEncoder):
         return model
     return model.vision if tower == "vision" else model.text
+
+
+def section_of(name: str) -> str:
+    """The section that makes an activation."""
+    tower, _, rest = name.partition(".")
+    if rest.startswith("blocks."):
+        return ".".join(name.split(".", 3)[:3])
+    if tower in ("vision", "text"):
+        embedding = rest.endswith("embed") or rest == "patch_norm"
+        return f"{tower}.embed" if embedding else f"{tower}.finish"
+    return {"pixel_values": "vision.embed", "input_ids": "text.embed"}.get(name, "join")
 
 
 def short(name: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 import aimv2_np
 from aimv2_np.backend import NUMPY
-from aimv2_np.verify import reference
+from aimv2_np.verify import Case, reference
 from aimv2_np.verify.inputs import Inputs, make_inputs
 
 Outputs = dict[str, dict[str, Any]]
@@ -38,6 +38,11 @@ def gelu(x: Any) -> Any:
     return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi, dtype=x.dtype) * (x + 0.044715 * x**3)))
 
 
+def one() -> Case:
+    """The case that a pack has besides."""
+    return Case("one", inputs().cases[0].pixel_values[:1])
+
+
 @cache
 def _outputs(mistaken: bool) -> Outputs:
     backend = replace(NUMPY, silu=gelu) if mistaken else NUMPY
@@ -51,7 +56,7 @@ def _outputs(mistaken: bool) -> Outputs:
                 interpolate_positions=case.interpolate,
             )
         )
-        for case in inputs().cases
+        for case in (*inputs().cases, one())
     }
     pixels = {f"pixel_values_{i}": port.preprocess(s)[0] for i, s in enumerate(inputs().sources)}
     with warnings.catch_warnings():
@@ -61,7 +66,7 @@ def _outputs(mistaken: bool) -> Outputs:
 
 
 def outputs(mistaken: bool = False) -> Outputs:
-    """Activations by case and name, which a test may change."""
+    """Activations by case and name, which a test may change; for a pack."""
     return {case: dict(arrays) for case, arrays in _outputs(mistaken).items()}
 
 

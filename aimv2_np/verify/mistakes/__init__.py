@@ -39,7 +39,7 @@ class Planted(Protocol):
 
 _MODULES = (
     "norms", "positions", "patches", "attention", "mlp", "pooling", "text", "joint", "weights",
-    "rounding",
+    "rounding", "preprocessing", "tokens",
 )  # fmt: skip
 _known: dict[str, Mistake] = {}
 

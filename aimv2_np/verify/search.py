@@ -1,0 +1,205 @@
+"""The reference run again, in part or as a whole, with mistakes planted in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..ops import Array
+from ..trace import activation_names
+from .candidate import Candidate
+from .locate import CaseResult, TapResult, compare, grid_of, real_of, real_tokens, stream
+from .measure import Distance
+from .mistakes import Mistake, Patch, Planted
+from .shapes import ShapeMismatch, reconciled
+from .walk import Case, Model, State, Tick, run, sections
+
+__all__ = ["PREFIXES", "Place", "Search"]
+
+PREFIXES = {  # of the names in each strand
+    "image": ("vision.", "image_", "pixel_values"),
+    "text": ("text.", "text_", "input_ids"),
+    "joint": ("logit",),
+}
+_FAR = 50.0  # times what is allowed: what no other noise would make right
+
+
+@dataclass(frozen=True)
+class _Confined:
+    """A mistake in the steps at fault only."""
+
+    mistake: Mistake
+    names: frozenset[str]
+
+    def at(self, name: str) -> Patch | None:
+        return self.mistake.at(name) if name in self.names else None
+
+    def weights_of(self, section: str, i: int, count: int) -> int:
+        inside = any(name.startswith(f"{section}.") for name in self.names)
+        return self.mistake.weights_of(section, i, count) if inside else i
+
+
+class _Reached(Exception):
+    """A run has come to the activation that was asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A wrong activation, the steps at fault, and the image of the batch that is looked at."""
+
+    result: CaseResult
+    wrong: TapResult
+    at_fault: Sequence[str]
+    item: int | None = None  # None: the whole batch
+
+    def narrowed(self, found: Array, truth: Array) -> Place:
+        """The same with the worst image of the batch alone: every hypothesis costs a run.
+
+        Texts stay together, since a mask of the whole batch may matter.
+        """
+        pixels = self.result.case.pixel_values
+        batch = np.shape(truth)[0] if np.ndim(truth) > 2 else 1
+        if (
+            stream(self.wrong.name) != "image"
+            or pixels is None
+            or len(pixels) != batch
+            or batch < 2
+        ):
+            return self
+        error = np.nan_to_num(np.square(np.asarray(found, np.float64) - truth), posinf=0.0)
+        item = int(error.reshape(len(error), -1).sum(axis=1).argmax())
+        one = slice(item, item + 1)
+        section, state = self.result.good["image"]
+        state = {k: v[one] if k == "vision" else v for k, v in state.items()}
+        case = replace(self.result.case, pixel_values=np.asarray(pixels)[one])
+        narrow = CaseResult(case, good={"image": (section, state)})
+        return Place(narrow, self.wrong, self.at_fault, item)
+
+
+class Search:
+    """The reference with what was found so far, and the candidate beside it."""
+
+    def __init__(
+        self, model: Model, candidate: Candidate, results: Sequence[CaseResult], tick: Tick
+    ) -> None:
+        self.model, self.candidate, self.results = model, candidate, list(results)
+        self.planted: tuple[Mistake, ...] = ()
+        self.tick = tick
+        self.order = {name: i for i, name in enumerate(activation_names(model.config))}
+
+    def plant(self, mistakes: Iterable[Mistake], of: str) -> None:
+        """Take these as found in a stream: from here on the reference makes them there, too."""
+        found = tuple(m if m.only else m.confined(*PREFIXES[of]) for m in mistakes)
+        self.results = self.whole(found)
+        self.planted = (*self.planted, *found)
+
+    def rough(self, of: str) -> bool:
+        """Whether a mistake that rounds was found in a stream."""
+        return any(m.rough and m.at(n) for m in self.planted for n in self.order if stream(n) == of)
+
+    def first_wrong(
+        self, of: str, results: Sequence[CaseResult] | None = None
+    ) -> tuple[CaseResult, TapResult] | None:
+        """The earliest wrong activation of a stream, from the case where it is most wrong."""
+        results = self.results if results is None else results
+        wrong = [(r, t) for r in results if (t := r.first_wrong(of)) is not None]
+        key = self.order.__getitem__
+        return min(wrong, key=lambda pair: (key(pair[1].name), -pair[1].excess), default=None)
+
+    # ------------------------------------------------------------------------ a whole run
+
+    def whole(self, mistakes: Iterable[Mistake], of: str = "joint") -> list[CaseResult]:
+        """Every case with these mistakes and those found so far; of one strand only."""
+        new = tuple(mistakes)
+        return [
+            self._whole(result, new, of) if self._concerns(result.case, new) else result
+            for result in self.results
+        ]
+
+    def _whole(self, result: CaseResult, new: Sequence[Mistake], of: str) -> CaseResult:
+        """One case. The noise that is known will do, unless a larger one could make it right."""
+        planted = (*self.planted, *new)
+        noise = {tap.name: tap.noise for tap in result.taps}
+        how: dict[str, Any] = {"mistakes": planted, "of": of, "tick": self.tick}
+        found = compare(self.model, result.case, self.candidate, noise=noise, **how)
+        wrong = [tap for tap in found.taps if not tap.ok]
+        if wrong and wrong[0].excess < _FAR * wrong[0].allowed:
+            return compare(self.model, result.case, self.candidate, **how)
+        return found
+
+    def _concerns(self, case: Case, mistakes: Sequence[Mistake]) -> bool:
+        """Whether mistakes change anything in a case; those of the first sections are tried."""
+        names = [name for name in self.order if any(m.at(name) for m in mistakes)]
+        first = ("vision.pos_embed", "vision.patch_embed", "vision.patch_norm", "vision.embed")
+        if case.pixel_values is None or not set(names) <= set(first):
+            return True
+
+        def see(name: str, value: Array) -> Array:
+            seen.setdefault(name, []).append(value)
+            return value
+
+        seen: dict[str, list[Array]] = {}
+        for planted in (self.planted, (*self.planted, *mistakes)):
+            run(self.model, case, "vision.embed", State(), see, mistakes=planted)
+        changed = [name for name, (a, b) in seen.items() if not np.array_equal(a, b)]
+        return bool(changed)
+
+    # ------------------------------------------------------------------------ from here to there
+
+    def local(
+        self, place: Place, mistakes: Sequence[Mistake] = ()
+    ) -> tuple[Array | None, Array | None]:
+        """The wrong activation when the steps at fault are mistaken, and which rows are tokens.
+
+        None where a mistake cannot be made: its shapes do not fit.
+        """
+        reached: dict[str, Array] = {}
+        result, wrong = place.result, place.wrong
+
+        def see(name: str, value: Array) -> Array:
+            if name == wrong.name:
+                reached[name] = value
+                raise _Reached
+            return value
+
+        names = frozenset(place.at_fault)
+        planted: list[Planted] = [*self.planted, *(_Confined(m, names) for m in mistakes)]
+        order, state = sections(self.model, result.case), State()
+        strands = ("image", "text") if stream(wrong.name) == "joint" else (stream(wrong.name),)
+        try:
+            for of in strands:
+                start, before = result.good[of]
+                state = before | state
+                tower = "vision." if of == "image" else "text."
+                for section in order[order.index(start) :]:
+                    if section.startswith(tower) or (section == "join" and of == strands[-1]):
+                        state = run(self.model, result.case, section, state, see,
+                                    wants=lambda n: n == wrong.name, mistakes=planted)  # fmt: skip
+        except _Reached:
+            return reached[wrong.name], real_of(wrong.name, real_tokens(state))
+        except (ValueError, IndexError, KeyError, ZeroDivisionError):
+            return None, None
+        return None, None
+
+    def found(self, place: Place, like: Array) -> Array | None:
+        """The candidate's activation, laid out like another."""
+        name, case, shape = place.wrong.name, place.result.case, np.shape(like)
+        found = self.candidate.get(case.name, name)
+        assert found is not None
+        if place.item is not None:
+            shape = (len(found), *shape[1:])
+        try:
+            whole = reconciled(name, found, shape, grid_of(self.model, case))[0]
+        except ShapeMismatch:
+            return None
+        return whole if place.item is None else whole[place.item : place.item + 1]
+
+    def floor(self, place: Place, dtype: str) -> Distance | None:
+        """How far a correct run in a dtype is from the truth at the wrong activation."""
+        case, name = place.result.case, place.wrong.name
+        narrowed = Candidate("", {case.name: {name: np.zeros(())}}, dtype)
+        taps = compare(self.model, case, narrowed, mistakes=self.planted, of=stream(name)).taps
+        return taps[-1].noise if taps else None
