@@ -29,7 +29,7 @@ __all__ = ["Cause", "Finding", "diagnose"]
 _IN_A_ROW = 3  # mistakes that are looked for in one stream
 _WHOLE = 8  # mistakes that are planted in whole runs
 _PAIRED = 6  # mistakes that are tried together with every other one
-_SPAN, _FEW, _OTHERS = 3, 2, 12  # where many steps are at fault, each try is a long run: fewer
+_DEAR, _FEW, _OTHERS = 10**9, 2, 12  # products of a try that make it dear; then fewer are tried
 _WORTH = 0.5  # of the difference: what a mistake must explain to be looked at further
 _WHOLE_MODEL = ("layer-count", "penultimate")  # mean nothing in one block alone
 
@@ -215,8 +215,8 @@ class _Explanation:
 
     def pairs(self, singles: Sequence[Cause]) -> list[Cause]:
         """Two mistakes at once, one of them among the best."""
-        several = len({name.rsplit(".", 1)[0] for name in self.place.at_fault}) > _SPAN
-        best, others = (_FEW, _OTHERS) if several else (_PAIRED, len(singles))
+        dear = self.place.work(self.search.model) > _DEAR
+        best, others = (_FEW, _OTHERS) if dear else (_PAIRED, len(singles))
         mistakes = [c.mistakes[0] for c in singles]
         found = []
         for i, a in enumerate(mistakes[:best]):

@@ -15,7 +15,7 @@ from .locate import CaseResult, TapResult, compare, grid_of, real_of, real_token
 from .measure import Distance
 from .mistakes import Mistake, Patch, Planted
 from .shapes import ShapeMismatch, reconciled
-from .walk import Case, Model, State, Tick, run, sections
+from .walk import Case, Model, State, Tick, run, section_of, sections
 
 __all__ = ["PREFIXES", "Place", "Search"]
 
@@ -54,6 +54,17 @@ class Place:
     wrong: TapResult
     at_fault: Sequence[str]
     item: int | None = None  # None: the whole batch
+
+    def work(self, model: Model) -> int:
+        """About how many products a run to the wrong activation takes."""
+        tower = "text" if stream(self.wrong.name) == "text" else "vision"
+        config: Any = getattr(model, tower, model).config
+        case, blocks = self.result.case, {section_of(n) for n in self.at_fault if ".blocks." in n}
+        if tower == "text" or case.pixel_values is None:
+            tokens = np.asarray(case.input_ids).size
+        else:
+            tokens = np.asarray(case.pixel_values).size // (3 * config.patch_size**2)
+        return int(12 * tokens * len(blocks) * config.hidden_size**2)
 
     def narrowed(self, found: Array, truth: Array) -> Place:
         """The same with the worst image of the batch alone: every hypothesis costs a run.
