@@ -22,7 +22,7 @@ from .locate import ALLOWED, CaseResult, TapResult, allowance, grid_of, stream, 
 from .measure import distance, rows_of
 from .mistakes import Mistake, every
 from .search import PREFIXES, Place, Search
-from .walk import Model, Tick, short, silent
+from .walk import Case, Model, Tick, short, silent
 
 __all__ = ["Cause", "Finding", "diagnose"]
 
@@ -30,6 +30,7 @@ _IN_A_ROW = 3  # mistakes that are looked for in one stream
 _WHOLE = 8  # mistakes that are planted in whole runs
 _PAIRED = 6  # mistakes that are tried together with every other one
 _DEAR, _FEW, _OTHERS = 10**9, 2, 12  # products of a try that make it dear; then fewer are tried
+_ROUGHLY = 0.98  # explained by a mistake that rounds: some numbers fall on the other side
 _WORTH = 0.5  # of the difference: what a mistake must explain to be looked at further
 _WHOLE_MODEL = ("layer-count", "penultimate")  # mean nothing in one block alone
 
@@ -46,8 +47,9 @@ class Cause:
 
     @property
     def proved(self) -> bool:
-        """Whether rounding explains what is left."""
-        return self.excess <= allowance(self.mistakes)
+        """Whether rounding explains what is left; of a mistake that rounds, nearly all of it."""
+        roughly = any(m.rough for m in self.mistakes) and self.explained >= _ROUGHLY
+        return self.excess <= allowance(self.mistakes) or roughly
 
     @property
     def id(self) -> str:
@@ -79,13 +81,18 @@ class Finding:
 
 
 def diagnose(
-    model: Model, candidate: Candidate, results: Sequence[CaseResult], tick: Tick = silent
+    model: Model,
+    candidate: Candidate,
+    results: Sequence[CaseResult],
+    tick: Tick = silent,
+    others: Sequence[Case] = (),
 ) -> list[Finding]:
     """The first difference in each of the three strands, with what explains it.
 
     Where a mistake is proved and more is wrong, the next one is looked for with it in place.
+    `others` are cases that the candidate does not give: they may tell apart what looks alike.
     """
-    search = Search(model, candidate, results, tick)
+    search = Search(model, candidate, results, tick, others)
     findings: list[Finding] = []
     unexplained = False
     for of in PREFIXES:
@@ -180,7 +187,7 @@ class _Explanation:
         if finding.alike:
             finding.apart = told_apart(
                 search.model,
-                [r.case for r in search.results],
+                [*(r.case for r in search.results), *search.others],
                 search.candidate,
                 [*search.planted, *best.mistakes],
                 [*search.planted, *finding.alike[0].mistakes],

@@ -196,7 +196,8 @@ def _causes(finding: Finding) -> list[Markup]:
         best = finding.causes[0]
         parts = [_cause(best, finding, "Cause")]
         if finding.alike:
-            also = "These inputs cannot tell it from:"
+            also = "These inputs cannot tell it from the next; "
+            also += f"{finding.apart} would:" if finding.apart else "no activation would:"
             parts += [el("p", also, class_="alike")]
             parts += [_cause(cause, finding, "Or") for cause in finding.alike]
         return parts

@@ -156,7 +156,7 @@ def _explained(finding: Finding) -> list[str]:
         apart = (
             f"{finding.apart} would tell them apart"
             if finding.apart
-            else "these inputs cannot tell them apart"
+            else "no activation of these inputs would tell them apart"
         )
         lines.append(f"                  {apart}")
     return lines

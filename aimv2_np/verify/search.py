@@ -94,11 +94,16 @@ class Search:
     """The reference with what was found so far, and the candidate beside it."""
 
     def __init__(
-        self, model: Model, candidate: Candidate, results: Sequence[CaseResult], tick: Tick
+        self,
+        model: Model,
+        candidate: Candidate,
+        results: Sequence[CaseResult],
+        tick: Tick,
+        others: Sequence[Case],
     ) -> None:
         self.model, self.candidate, self.results = model, candidate, list(results)
         self.planted: tuple[Mistake, ...] = ()
-        self.tick = tick
+        self.tick, self.others = tick, others  # cases that the candidate does not give
         self.order = {name: i for i, name in enumerate(activation_names(model.config))}
 
     def plant(self, mistakes: Iterable[Mistake], of: str) -> None:

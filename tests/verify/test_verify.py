@@ -226,6 +226,18 @@ def test_every_mistake_says_what_to_do(tmp_path: Path) -> None:
         assert m.remedy
 
 
+def test_the_readme_s_example_says_what_the_readme_says() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = (b for b in re.findall(r"```python\n(.*?)```", readme, re.S) if "assert_matches" in b)
+    with pytest.raises(AssertionError) as error:
+        exec(code, {})
+    said, shown = str(error.value), readme.split("AssertionError: ")[1].split("\n\nHere two")[0]
+    for line in shown.splitlines():
+        if "rounding error" in line:  # depends on the machine's sums
+            line = line.partition(":")[0]
+        assert line.strip() in said
+
+
 # ---------------------------------------------------------------------------- measures
 
 
