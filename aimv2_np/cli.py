@@ -52,7 +52,7 @@ def _run(argv: Sequence[str] | None) -> int:
             return int(getattr(import_module(f".{module}", __package__), function)(args))
         except UsageError as error:
             return int(args.parser.error(str(error)))
-        except AIMv2Error as error:
+        except Exception as error:
             if args.command != "verify":
                 raise
             _report(error)

@@ -43,7 +43,7 @@ def read_lines(name: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def check_target(name: str, suffixes: Sequence[str], *, force: bool) -> Path:
+def check_target(name: str, suffixes: Sequence[str], *, force: bool, option: str = "--out") -> Path:
     """The path of a file to be written, checked before any work is done.
 
     Raises:
@@ -52,15 +52,15 @@ def check_target(name: str, suffixes: Sequence[str], *, force: bool) -> Path:
     """
     path = Path(name)
     if path.suffix not in suffixes:
-        raise AIMv2Error(f"--out {name}: expected a name that ends in {' or '.join(suffixes)}")
+        raise AIMv2Error(f"{option} {name}: expected a name that ends in {' or '.join(suffixes)}")
     if path.is_dir():
-        raise AIMv2Error(f"--out {name}: is a folder, expected the name of a file")
+        raise AIMv2Error(f"{option} {name}: is a folder, expected the name of a file")
     if os.path.lexists(path) and not force:
-        raise AIMv2Error(f"--out {name}: exists already; --force replaces it")
+        raise AIMv2Error(f"{option} {name}: exists already; --force replaces it")
     if not path.parent.is_dir():
-        raise AIMv2Error(f"--out {name}: there is no folder {path.parent}")
+        raise AIMv2Error(f"{option} {name}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
-        raise AIMv2Error(f"--out {name}: no permission to write in the folder {path.parent}")
+        raise AIMv2Error(f"{option} {name}: no permission to write in the folder {path.parent}")
     return path
 
 

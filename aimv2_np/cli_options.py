@@ -253,7 +253,17 @@ def verify(parser: argparse.ArgumentParser) -> None:
         help="what its activations are called: a JSON file {theirs: ours}, or transformers, timm, "
         "original, onnx (default: guessed)",
     )
-    port.add_argument("--dtype", help="in which it computes (default: as its file says)")
+    port.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16", "float16", "float64"],
+        help="in which it computes (default: as its file says)",
+    )
+    parser.add_argument(
+        "--quirks",
+        nargs="+",
+        metavar="NAME",
+        help="compare with a model that deviates as a library does: transformers, original, …",
+    )
     parser.add_argument("--html", metavar="FILE", help="write the report as a page: .html")
     parser.add_argument("--force", action="store_true", help="replace that page if it exists")
     _json_option(parser)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .cli_files import check_target
 from .cli_grammar import UsageError
 from .cli_model import where
-from .cli_screen import echo, echo_json, note
+from .cli_screen import echo, echo_json, is_terminal, note
 from .verify import reference
 from .verify.inputs import Inputs, make_inputs, read_inputs, write_inputs
 
@@ -25,11 +27,16 @@ def verify(args: argparse.Namespace) -> int:
 
     if (args.candidate is None) == (args.run is None):
         raise UsageError("give the port: either --candidate or --run")
-    page = None if args.html is None else check_target(args.html, [".html"], force=args.force)
-    model = reference(args.model, **where(args))
+    html, force = args.html, args.force
+    page = None if html is None else check_target(html, [".html"], force=force, option="--html")
+    quirks = None if args.quirks is None else list(args.quirks)
+    model = reference(args.model, quirks=quirks, **where(args))
     given = make_inputs(model) if args.inputs is None else read_inputs(args.inputs)
     candidate = _candidate(args, model, given)
-    report = report_on(model, candidate, inputs=given, dtype=args.dtype, names=args.names)
+    with _progress(args) as tick:
+        report = report_on(
+            model, candidate, inputs=given, dtype=args.dtype, names=args.names, tick=tick
+        )
     if page is not None:
         from .verify.html import write_page
 
@@ -40,6 +47,22 @@ def verify(args: argparse.Namespace) -> int:
     else:
         echo(str(report))
     return report.exit_code
+
+
+@contextmanager
+def _progress(args: argparse.Namespace) -> Iterator[Callable[[str], object]]:
+    """A line on standard error that says what is being done."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    silent = args.quiet or not is_terminal(sys.stderr)
+    form = "{elapsed} {n} steps: {desc}"
+    with tqdm(disable=silent, bar_format=form, leave=False) as bar:
+
+        def tick(what: str) -> None:
+            bar.set_description_str(what, refresh=False)
+            bar.update()
+
+        yield tick
 
 
 def _candidate(args: argparse.Namespace, model: Any, given: Inputs) -> Any:

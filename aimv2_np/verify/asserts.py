@@ -28,7 +28,7 @@ from .locate import CaseResult
 from .preprocess import compare_raw
 from .report import Report
 from .run import reference, verify_cases
-from .walk import Case
+from .walk import Case, Tick, silent
 
 __all__ = ["as_candidate", "as_inputs", "as_reference", "assert_matches", "only", "report_on"]
 
@@ -83,6 +83,7 @@ def report_on(
     dtype: str | None = None,
     names: Path_ | None = None,
     taps: str | Iterable[str] | None = None,
+    tick: Tick = silent,
 ) -> Report:
     """What `assert_matches` asserts to be right.
 
@@ -94,7 +95,7 @@ def report_on(
     port = as_candidate(candidate, given.cases, model=pipeline, dtype=dtype, names=names)
     if taps is not None:
         port = only(port, taps)
-    report = _report(pipeline, given, port)
+    report = _report(pipeline, given, port, tick)
     if not report.compared:
         raise VerificationError(
             f"{port.name} gives nothing of {report.model} that could be compared: it gives "
@@ -103,12 +104,12 @@ def report_on(
     return report
 
 
-def _report(pipeline: Any, inputs: Inputs, port: Candidate) -> Report:
+def _report(pipeline: Any, inputs: Inputs, port: Candidate, tick: Tick) -> Report:
     """The calls of the model, and what was made of raw images and texts."""
     raw, calls = RAW in port.cases, set(port.cases) - {RAW}
     report = Report(pipeline.name, port.name, port.dtype, [], [], port.notes)
     if calls:
-        report = verify_cases(pipeline, inputs.cases, port)
+        report = verify_cases(pipeline, inputs.cases, port, tick=tick)
     if raw:
         taps, findings = compare_raw(pipeline, inputs, port)
         results = [*report.results, CaseResult(Case(RAW), taps)]

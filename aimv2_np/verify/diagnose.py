@@ -48,7 +48,8 @@ class Cause:
     @property
     def proved(self) -> bool:
         """Whether rounding explains what is left; of a mistake that rounds, nearly all of it."""
-        roughly = any(m.rough for m in self.mistakes) and self.explained >= _ROUGHLY
+        alone = len(self.mistakes) == 1 and self.mistakes[0].rough
+        roughly = alone and self.explained >= _ROUGHLY
         return self.excess <= allowance(self.mistakes) or roughly
 
     @property
@@ -168,15 +169,15 @@ class _Explanation:
         singles = [c for m in self.relevant() if (c := self.tried((m,))) is not None]
         singles.sort(key=lambda cause: cause.excess)
         causes = self.confirmed(singles)
-        if not any(cause.proved for cause in causes):
+        if not any(cause.proved for cause in causes) and finding.found is not None:
+            finding.dtype = self.smaller_dtype()
+        if not any(cause.proved for cause in causes) and not finding.dtype:
             pairs = self.pairs(singles)
             causes = self.confirmed([*pairs, *singles])
         causes.sort(key=_rank)
         finding.causes = [c for c in causes if c.proved] or causes[:3]
         if finding.causes and finding.causes[0].proved:
             self.compare_alike()
-        elif finding.found is not None:
-            finding.dtype = self.smaller_dtype()
         return finding
 
     def compare_alike(self) -> None:
@@ -266,7 +267,7 @@ class _Explanation:
     def smaller_dtype(self) -> str:
         """A dtype in which a correct run errs as much here as the candidate does, or ""."""
         dtype = self.search.candidate.dtype
-        for smaller in DTYPES[DTYPES.index(dtype) + 1 :]:
+        for smaller in reversed(DTYPES[DTYPES.index(dtype) + 1 :]):  # float16 errs less
             floor = self.search.floor(self.place, smaller)
             if floor is not None and self.wrong.error.over(floor) <= ALLOWED / 2:
                 return smaller

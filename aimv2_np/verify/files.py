@@ -52,8 +52,8 @@ def read_candidate(
 
     `names` is a built-in scheme ("transformers", "timm", "original", "onnx") or a JSON file
     {"their name": "our name"}; without it, names that are not ours are taken for those of the
-    scheme that knows most of them. `dtype` is what the port computes in: without it, the widest
-    that is stored. `owner` lives as long as the arrays can be read: the file's temporary folder.
+    scheme that knows most of them. `dtype` is what the port computes in: without it, that of most
+    numbers stored. `owner` lives as long as the arrays can be read: the file's temporary folder.
 
     Raises:
         VerificationError: no such file, not of these formats, or no activation of a case in it.
@@ -131,6 +131,9 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _tensor(tensor: StoredTensor) -> Stored:
+    if tensor.dtype.startswith(("C64", "F8_", "F6_", "F4")):
+        raise VerificationError(f"{tensor.where}: {tensor.dtype} cannot be compared; write float32")
+
     def read() -> Array:
         with _explained(tensor.source.path):
             if tensor.dtype not in PARAMETER_DTYPES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -59,7 +61,7 @@ class _Activations(Mapping[str, Array]):
 
 
 class Gathered(NamedTuple):
-    """Activations by case under our names, the widest dtype of them, and notes for the reader."""
+    """Activations by case under our names, the dtype of most numbers, and notes for the reader."""
 
     cases: dict[str, Mapping[str, Array]]
     dtype: str
@@ -85,10 +87,14 @@ def gathered(
     found |= {RAW: dict(given[RAW])} if RAW in given else {}
     if not any(found.values()):
         raise VerificationError(_nothing(where, [key for key, _ in keys]))
-    dtypes = {array.dtype for arrays in found.values() for array in arrays.values()}
+    numbers = Counter[str]()
+    for case, arrays in found.items():
+        for array in arrays.values() if case != RAW else ():
+            numbers[array.dtype] += math.prod(array.shape)
+    known = {dtype: count for dtype, count in numbers.items() if dtype in _NARROW_FIRST}
     return Gathered(
         {case: _Activations(arrays, owner) for case, arrays in found.items() if arrays},
-        max(dtypes & set(_NARROW_FIRST), key=_NARROW_FIRST.index, default="float32"),
+        max(known, key=lambda d: (known[d], _NARROW_FIRST.index(d)), default="float32"),
         (*notes, *_unknown(schemes, keys), *_unsplit(schemes, given, texts_only)),
     )
 
@@ -116,10 +122,16 @@ def _named(
 ) -> dict[str, Stored]:
     """Arrays under our names; of two with the same, the one that was called so."""
     found: dict[str, Stored] = {}
+    taken: dict[str, str] = {}
     for key, array in arrays.items():
         ours = _ours(schemes, key, texts_only)
         for name, take in unfused(ours, array.shape).items() if ours else ():
+            if name in taken and ours not in (key, taken[name]):
+                raise VerificationError(
+                    f"{shown(key)} and {shown(taken[name])} both stand for {name}: give one"
+                )
             if name not in found or key == ours:
+                taken[name] = key
                 found[name] = array._replace(read=partial(_taken, array, take))
     return found
 

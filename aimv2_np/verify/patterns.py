@@ -11,6 +11,7 @@ __all__ = ["describe"]
 
 _MANY = 0.9  # of all rows, heads or channels count as all of them
 _CLEAR = 0.999  # how much a pattern must explain to be mentioned
+_HUGE = 1e100  # beyond it squares overflow
 _ROUNDING = 1e-5  # of the largest value
 
 
@@ -23,6 +24,8 @@ def describe(
 ) -> list[str]:
     """Sentences on how an activation differs from the truth, the most telling first."""
     found, truth = (np.asarray(a, np.float64) for a in (found, truth))
+    if np.abs(np.nan_to_num(found, posinf=0, neginf=0)).max(initial=0.0) > _HUGE:
+        return ["some numbers are huge"]
     seen = _seen(rows_of(name, found, real), rows_of(name, truth, real))
     found, truth = hidden_as_finite(found, truth)
     undefined = ~np.isfinite(found)

@@ -38,7 +38,8 @@ class Report:
     @property
     def ok(self) -> bool:
         """Whether rounding explains every activation."""
-        return not self.findings and self.compared > 0
+        taps = [tap for result in self.results for tap in result.taps]
+        return bool(taps) and all(tap.ok for tap in taps)
 
     @property
     def exit_code(self) -> int:
@@ -135,10 +136,18 @@ def _alone(finding: Finding) -> list[str]:
     return [f"wrong by itself   {_listed(finding.wrong_alone)}"]
 
 
+def _in_less(finding: Finding) -> list[str]:
+    """That the port computes in a smaller dtype than it says."""
+    return [
+        f"cause             it errs as much as a correct run in {finding.dtype} does",
+        f"remedy            compute in the dtype that was stated, or state {finding.dtype}",
+    ]
+
+
 def _explained(finding: Finding) -> list[str]:
     if not finding.causes:
         if finding.dtype:
-            return [f"cause             it errs as much as a correct run in {finding.dtype} does"]
+            return _in_less(finding)
         return ["cause             no mistake in the library explains it"]
     best = finding.causes[0]
     if not best.proved:

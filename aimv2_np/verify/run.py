@@ -1,4 +1,4 @@
-"""`verify`: from a model and a candidate to a report."""
+"""From a model and a candidate's activations to a report."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import AIMv2Warning, VerificationError
 from ..loader import load
+from ..trace import activation_names
 from .candidate import Candidate
 from .diagnose import diagnose
 from .lanes import LAZY, as_dtype, truth
@@ -17,12 +18,25 @@ from .walk import Case, Tick, silent
 
 __all__ = ["reference", "verify_cases"]
 
+_INPUTS = {"pixel_values", "input_ids"}  # handed back they say nothing
 _SMALL = 512  # a width up to which a block's products are too small to share
 
 
 def reference(model: Any, **where: Any) -> Any:
     """A model to verify against: in float64, its blocks left in the files until they are needed."""
     return load(model, backend=LAZY, dtype="float64", **where)
+
+
+def _check_depth(pipeline: Any, cases: Sequence[Case], candidate: Candidate) -> None:
+    """Refuse activations of blocks that the model does not have: they are another model's."""
+    known, model = set(activation_names(pipeline.config)), getattr(pipeline, "name", "the model")
+    for case in cases:
+        strange = [n for n in candidate.names(case.name) if ".blocks." in n and n not in known]
+        if strange:
+            raise VerificationError(
+                f"{candidate.name} gives {strange[0]}, which {model} does not have: is it another "
+                "model's?"
+            )
 
 
 def _threads(pipeline: Any) -> Any:
@@ -44,7 +58,8 @@ def verify_cases(
         VerificationError: the candidate gives no activation of any case.
     """
     as_dtype(candidate.dtype)
-    given = [case for case in cases if candidate.cases.get(case.name)]
+    given = [case for case in cases if set(candidate.names(case.name)) - _INPUTS]
+    _check_depth(pipeline, given, candidate)
     if not given:
         known = ", ".join(sorted(case.name for case in cases))
         raise VerificationError(f"{candidate.name} gives no activation of the cases {known}")

@@ -137,10 +137,16 @@ def test_bfloat16(tmp_path: Path, write: Callable[[Path], None]) -> None:
         (["i8"], "float32"),
     ],
 )
-def test_the_widest_dtype_counts(tmp_path: Path, stored: list[str], expected: str) -> None:
+def test_the_dtype_of_most_numbers_counts(tmp_path: Path, stored: list[str], expected: str) -> None:
+    """The wider one of two that hold as many; a single float64 constant makes no float64 port."""
     arrays = {f"vision.blocks.{i}.norm_1": np.zeros(3, d) for i, d in enumerate(stored)}
     assert read(tmp_path, arrays).dtype == expected
     assert read(tmp_path, arrays, dtype="bfloat16").dtype == "bfloat16"
+
+
+def test_few_wide_numbers_do_not_count(tmp_path: Path) -> None:
+    arrays = {"vision.norm": np.zeros((2, 5), "f4"), "vision.pos_embed": np.zeros(3, "f8")}
+    assert read(tmp_path, arrays).dtype == "float32"
 
 
 def test_a_saved_trace_says_its_own_dtype(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_json_is_plain_and_complete() -> None:
     assert len(plain["activations"]) == report.compared
 
 
-def test_every_mistake_says_what_to_do(tmp_path: Path) -> None:
+def test_every_mistake_says_what_to_do() -> None:
     mistakes = every()
     assert len({m.id for m in mistakes}) == len(mistakes) >= 45
     for m in mistakes:
