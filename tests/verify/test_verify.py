@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import random_models
 
+from aimv2_np.backend import get_backend
 from aimv2_np.errors import VerificationError
-from aimv2_np.trace import activation_names
+from aimv2_np.trace import Recorder, activation_names
 from aimv2_np.verify import Candidate, Case, Report, verify_cases
 from aimv2_np.verify.lanes import rounded
 from aimv2_np.verify.locate import ALLOWED, suspects
@@ -98,11 +99,13 @@ def test_what_transformers_computes_without_a_mask_is_named() -> None:
 # ---------------------------------------------------------------------------- broken candidates
 
 
-def float32(kind: str = "lit") -> tuple[Any, list[Case], dict[str, dict[str, Any]]]:
-    """A random model, its cases, and what NumPy computes in float32."""
-    from aimv2_np.trace import Recorder
-
-    model, cases, taps = random_models.make(kind), random_models.cases(kind), {}
+def float32(
+    kind: str = "lit", backend: str = "numpy"
+) -> tuple[Any, list[Case], dict[str, dict[str, Any]]]:
+    """A random model, its cases, and what a backend computes in float32."""
+    given, cases, taps = random_models.make(kind), random_models.cases(kind), {}
+    be = get_backend(backend)
+    model = type(given)(given.config, be.prepare(given.params, "float32"), be)
     for case in cases:
         images, texts = case.pixel_values is not None, case.input_ids is not None
         names = activation_names(model.config, images=images, texts=texts)
@@ -116,7 +119,7 @@ def float32(kind: str = "lit") -> tuple[Any, list[Case], dict[str, dict[str, Any
         if kind == "lit":
             model.join(image, text, tap)
         taps[case.name] = {name: np.array(array) for name, array in recorder.arrays.items()}
-    return model, cases, taps
+    return given, cases, taps
 
 
 def report_with(**changes: Any) -> Report:
@@ -127,8 +130,9 @@ def report_with(**changes: Any) -> Report:
 
 
 @pytest.mark.parametrize("kind", random_models.CONFIGS)
-def test_our_own_float32_is_right(kind: str) -> None:
-    model, cases, taps = float32(kind)
+def test_the_numba_backend_is_right(kind: str) -> None:
+    """Its products are summed otherwise than NumPy's, of which the noise is made."""
+    model, cases, taps = float32(kind, "numba")
     report = verify_cases(model, cases, Candidate("port", taps))
     assert report.ok, str(report)
     own = [t.own_excess for r in report.results for t in r.taps]
