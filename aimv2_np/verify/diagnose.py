@@ -267,7 +267,7 @@ class _Explanation:
     def smaller_dtype(self) -> str:
         """A dtype in which a correct run errs as much here as the candidate does, or ""."""
         dtype = self.search.candidate.dtype
-        for smaller in reversed(DTYPES[DTYPES.index(dtype) + 1 :]):  # float16 errs less
+        for smaller in DTYPES[DTYPES.index(dtype) + 1 :]:
             floor = self.search.floor(self.place, smaller)
             if floor is not None and self.wrong.error.over(floor) <= ALLOWED / 2:
                 return smaller

@@ -23,7 +23,7 @@ from .walk import Model, See
 
 __all__ = ["DTYPES", "LAZY", "Lane", "as_dtype", "lanes", "rounded", "truth"]
 
-DTYPES = ("float64", "float32", "bfloat16", "float16")
+DTYPES = ("float64", "float32", "float16", "bfloat16")  # the most precise first
 
 # Blocks stay in the files until a section needs one.
 LAZY = replace(NUMPY, prepare=lambda params, dtype: params)
