@@ -87,6 +87,13 @@ def _json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, and nothing else")
 
 
+def _usual_options(parser: argparse.ArgumentParser) -> None:
+    """What most commands that read a model end with."""
+    _json_option(parser)
+    _quiet_option(parser)
+    _where_options(parser)
+
+
 def _texts_options(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--texts", nargs="+", action="extend", default=[], metavar="TEXT", help=what
@@ -180,9 +187,7 @@ def info(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-check", action="store_true", help="do not read the weights to look for NaN and Inf"
     )
-    _json_option(parser)
-    _quiet_option(parser)
-    _where_options(parser)
+    _usual_options(parser)
 
 
 def trace(parser: argparse.ArgumentParser) -> None:
@@ -217,9 +222,7 @@ def pack(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="replace a folder that was packed before"
     )
-    _json_option(parser)
-    _quiet_option(parser)
-    _where_options(parser)
+    _usual_options(parser)
 
 
 def warmup(parser: argparse.ArgumentParser) -> None:
@@ -266,9 +269,7 @@ def verify(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--html", metavar="FILE", help="write the report as a page: .html")
     parser.add_argument("--force", action="store_true", help="replace that page if it exists")
-    _json_option(parser)
-    _quiet_option(parser)
-    _where_options(parser)
+    _usual_options(parser)
 
 
 def verify_inputs(parser: argparse.ArgumentParser) -> None:
@@ -276,9 +277,7 @@ def verify_inputs(parser: argparse.ArgumentParser) -> None:
     _model_argument(parser)
     parser.add_argument("--out", required=True, metavar="FILE", help="file to write: .safetensors")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
-    _json_option(parser)
-    _quiet_option(parser)
-    _where_options(parser)
+    _usual_options(parser)
 
 
 def verify_export(parser: argparse.ArgumentParser) -> None:
@@ -286,9 +285,7 @@ def verify_export(parser: argparse.ArgumentParser) -> None:
     _model_argument(parser)
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a new or empty folder")
     parser.add_argument("--force", action="store_true", help="replace an older pack")
-    _json_option(parser)
-    _quiet_option(parser)
-    _where_options(parser)
+    _usual_options(parser)
 
 
 def json_only(parser: argparse.ArgumentParser) -> None:

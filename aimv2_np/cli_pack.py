@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from .cli_model import where
@@ -13,6 +12,7 @@ from .cli_screen import echo, echo_json
 from .errors import AIMv2Error
 from .hub import PACKED, packed_file
 from .hub_download import SIDE_FILES
+from .writing import folder_written_whole
 
 __all__ = ["pack"]
 
@@ -34,15 +34,12 @@ def pack(args: argparse.Namespace) -> int:
         _check(folder, force=args.force)
         model = load(args.model, backend="numba", dtype=dtype, check=True, **where(args))
         packed, isa = Packed(model.config, model.params, dtype, model.info), choose()
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".aimv2-np-") as beside:
-            made, old = Path(beside) / "made", Path(beside) / "old"
-            made.mkdir()
+        with folder_written_whole(folder) as made:
             for name in SIDE_FILES:
                 source = Path(model.info["folder"]) / name
                 if source.is_file():
                     shutil.copyfile(source, made / name)
             write_packed(made, packed, isa)
-            _put(made, folder, old)
     except OSError as error:
         raise AIMv2Error(f"cannot write to {folder}: {error.strerror}") from error
     size = (folder / PACKED).stat().st_size
@@ -52,18 +49,6 @@ def pack(args: argparse.Namespace) -> int:
     else:
         echo(f"{folder}: {dtype} for {isa.name}, {readable(size)}; load it by its path")
     return 0
-
-
-def _put(made: Path, folder: Path, old: Path) -> None:
-    """Rename `made` to `folder`; what was there goes to `old`, or stays if that fails."""
-    if folder.is_dir():
-        os.replace(folder, old)
-    try:
-        os.replace(made, folder)
-    except BaseException:
-        if old.is_dir():
-            os.replace(old, folder)
-        raise
 
 
 def _check(folder: Path, *, force: bool) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .errors import AIMv2Error
 
-__all__ = ["written_whole"]
+__all__ = ["folder_written_whole", "written_whole"]
 
 
 @contextmanager
@@ -35,3 +35,24 @@ def written_whole(target: Path) -> Iterator[Path]:
             os.replace(partial, target)
     except (OSError, SafetensorError, ValueError) as error:  # ValueError: NUL in the path
         raise AIMv2Error(f"cannot write {target}: {error}") from error
+
+
+@contextmanager
+def folder_written_whole(target: Path) -> Iterator[Path]:
+    """A folder to write to; it takes `target`'s place at the end, if nothing went wrong.
+
+    Raises:
+        OSError: it cannot be written; what stood there before still does.
+    """
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".aimv2-np-") as beside:
+        made, old = Path(beside) / "made", Path(beside) / "old"
+        made.mkdir()
+        yield made
+        if target.is_dir():
+            os.replace(target, old)
+        try:
+            os.replace(made, target)
+        except BaseException:
+            if old.is_dir():
+                os.replace(old, target)
+            raise

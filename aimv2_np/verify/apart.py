@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from .candidate import Candidate
 from .locate import real_of, real_tokens
 from .measure import distance, rows_of
 from .mistakes import Mistake
-from .walk import Case, Model, State, run, section_of, sections
+from .walk import Case, Model, State, keep, run, section_of, sections
 
 __all__ = ["told_apart"]
 
@@ -62,7 +61,7 @@ def _first_difference(
             for i, mistakes in enumerate((one, other)):
                 try:
                     states[i] = run(
-                        model, case, section, states[i], _keep(seen[i]),
+                        model, case, section, states[i], keep(seen[i]),
                         wants=lambda name: True, mistakes=mistakes,
                     )  # fmt: skip
                 except ValueError:
@@ -73,14 +72,6 @@ def _first_difference(
                 if new and _differ(name, value, seen[1][name], real):
                     return name
     return ""
-
-
-def _keep(seen: dict[str, Array]) -> Any:
-    def see(name: str, value: Array) -> Array:
-        seen[name] = value
-        return value
-
-    return see
 
 
 def _differ(name: str, a: Array, b: Array, real: Array | None) -> bool:

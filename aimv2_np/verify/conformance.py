@@ -39,11 +39,11 @@ from .conformance_export import (
     export,
 )
 from .inputs import RAW, Inputs, read_inputs
+from .measure import MERGED
 from .shapes import ShapeMismatch, reconciled
 
 __all__ = ["Failure", "Pack", "check", "export", "open_pack"]
 
-_HEADED = ("attn.q", "attn.k", "attn.v", "attn.context", "head.k", "head.v", "head.context")
 _REMEDY = "'aimv2-np verify export MODEL --out FOLDER' writes one"
 
 
@@ -158,7 +158,7 @@ class Pack:
         if tower == "vision":
             pixels: Any = next(c.pixel_values for c in self.inputs.cases if c.name == case)
             grid = tuple(n // sizes["patch_size"] for n in pixels.shape[2:])
-        if not name.endswith(_HEADED):
+        if not name.endswith(MERGED):
             return reconciled(name, found, shape, grid)[0]
         batch, tokens, width = shape
         heads = sizes["num_attention_heads"]

@@ -22,13 +22,14 @@ from ..ops import Array
 from ..trace import activation_names
 from ..weights.safetensors_file import read_safetensors
 from ..weights.tree import expected_shapes
+from ..writing import folder_written_whole
 from .asserts import as_inputs, as_reference
 from .conformance_page import page
 from .inputs import RAW, Inputs, write_inputs
 from .lanes import lanes, truth
 from .locate import ALLOWED, noise_floor, real_of, real_tokens
 from .measure import Distance, distance, rows_of
-from .preprocess import LEVELS, ROUNDING
+from .preprocess import LEVELS, rounding
 from .raw import RawImage
 from .walk import Case, State, run, sections, short
 
@@ -67,8 +68,17 @@ def export(
     pipeline = as_reference(model)
     given = as_inputs(pipeline, inputs)
     given = _with_one(given) if inputs is None else given
+    try:
+        with folder_written_whole(target) as made:
+            _write(made, pipeline, given)
+    except OSError as error:
+        raise AIMv2Error(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _write(made: Path, pipeline: Any, given: Inputs) -> None:
+    """The files of a pack."""
     about = _about(pipeline, given)
-    with _folder_whole(target) as made, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", AIMv2Warning)  # one text is too long on purpose
         write_inputs(made / INPUTS, given, about["model"])
         with _tensors(made / EXPECTED) as add:
@@ -247,15 +257,10 @@ def _raw(pipeline: Any, inputs: Inputs, add: Add) -> Tolerances:
             ]
         add(f"{RAW}/pixel_values_{i}", pixels)
         tolerances[f"{RAW}/pixel_values_{i}"] = {
-            dtype: {"largest": float(f"{max(level, _rounding(dtype, pixels)):.4g}")}
+            dtype: {"largest": float(f"{max(level, rounding(dtype, pixels)):.4g}")}
             for dtype in DTYPES
         }
     return tolerances
-
-
-def _rounding(dtype: str, pixels: Array) -> float:
-    """The most by which equal pixel values may differ, as in preprocess.py."""
-    return max(ROUNDING, 2 * noise_floor(dtype).worst * float(np.abs(pixels).max()))
 
 
 # ---------------------------------------------------------------------------- writing
@@ -295,23 +300,3 @@ def _check_target(folder: Path, force: bool) -> None:
         raise VerificationError(f"{folder}: holds other files; expected a new or an empty folder")
     if there and not force:
         raise VerificationError(f"{folder}: holds a pack already; force replaces it")
-
-
-@contextmanager
-def _folder_whole(target: Path) -> Iterator[Path]:
-    """A folder to write to; it becomes `target` at the end, if nothing went wrong."""
-    try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".aimv2-np-") as beside:
-            made, old = Path(beside) / "made", Path(beside) / "old"
-            made.mkdir()
-            yield made
-            if target.is_dir():
-                os.replace(target, old)
-            try:
-                os.replace(made, target)
-            except BaseException:
-                if old.is_dir():
-                    os.replace(old, target)
-                raise
-    except OSError as error:
-        raise AIMv2Error(f"cannot write {target}: {error.strerror or error}") from error

@@ -18,11 +18,11 @@ from ..ops import Array
 from .apart import told_apart
 from .candidate import Candidate
 from .lanes import DTYPES
-from .locate import ALLOWED, CaseResult, TapResult, allowance, grid_of, stream, suspects
+from .locate import ALLOWED, PREFIXES, CaseResult, TapResult, allowance, stream, suspects
 from .measure import distance, rows_of
 from .mistakes import Mistake, every
-from .search import PREFIXES, Place, Search
-from .walk import Case, Model, Tick, short, silent
+from .search import Place, Search
+from .walk import Case, Model, Tick, grid_of, short, silent
 
 __all__ = ["Cause", "Finding", "diagnose"]
 
@@ -80,6 +80,11 @@ class Finding:
     dtype: str = ""
     right_cases: list[str] = field(default_factory=list)  # where the same activation is right
 
+    @property
+    def proved(self) -> bool:
+        """Whether the best cause is."""
+        return bool(self.causes) and self.causes[0].proved
+
 
 def diagnose(
     model: Model,
@@ -104,11 +109,10 @@ def diagnose(
             if worst is None:
                 break
             finding = _Explanation(search, *worst).explain()
-            explained = bool(finding.causes) and finding.causes[0].proved
-            if not explained and search.rough(of):
+            if not finding.proved and search.rough(of):
                 break  # what rounding mistakes leave: numbers that fall on the other side
             findings.append(finding)
-            if not explained:
+            if not finding.proved:
                 finding.wrong_alone = _wrong_alone(results, of)
                 unexplained = True
                 break
@@ -176,7 +180,7 @@ class _Explanation:
             causes = self.confirmed([*pairs, *singles])
         causes.sort(key=_rank)
         finding.causes = [c for c in causes if c.proved] or causes[:3]
-        if finding.causes and finding.causes[0].proved:
+        if finding.proved:
             self.compare_alike()
         return finding
 

@@ -119,13 +119,9 @@ def _finding(report: Report, finding: Finding, index: int, case: Case) -> Markup
     )
 
 
-def _named(finding: Finding) -> bool:
-    return bool(finding.causes) and finding.causes[0].proved
-
-
 def _title(finding: Finding) -> str:
     """The mistake, or that none is known."""
-    if _named(finding):
+    if finding.proved:
         return finding.causes[0].id + where(finding.causes[0])
     return "no known mistake"
 
@@ -192,7 +188,7 @@ def _fields(fields: dict[str, object]) -> Markup:
 
 def _causes(finding: Finding) -> list[Markup]:
     """What explains it, what explains it as well, or what comes nearest."""
-    if _named(finding):
+    if finding.proved:
         best = finding.causes[0]
         parts = [_cause(best, finding, "Cause")]
         if finding.alike:

@@ -19,15 +19,15 @@ from .lanes import lanes
 from .measure import Distance, distance, rows_of
 from .mistakes import Planted
 from .shapes import ShapeMismatch, reconciled
-from .walk import Case, Model, State, Tick, run, sections, silent
+from .walk import Case, Model, State, Tick, grid_of, keep, run, sections, silent
 
 __all__ = [
     "ALLOWED",
+    "PREFIXES",
     "CaseResult",
     "TapResult",
     "allowance",
     "compare",
-    "grid_of",
     "real_of",
     "real_tokens",
     "stream",
@@ -37,6 +37,12 @@ __all__ = [
 # A correct port may err by this many times as much as the correct runs here do. Measured over the
 # correct libraries of tests/compare/test_verify.py.
 ALLOWED = 8.0
+
+PREFIXES = {  # of the names in each strand
+    "image": ("vision.", "image_", "pixel_values"),
+    "text": ("text.", "text_", "input_ids"),
+    "joint": ("logit",),
+}
 
 _ROUGH = 16.0  # times that, where a planted mistake rounds: a few numbers fall on the other side
 _UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-9, "float16": 2.0**-11}
@@ -99,11 +105,7 @@ class CaseResult:
 
 def stream(name: str) -> str:
     """Of the three strands that an activation belongs to: "image", "text" or "joint"."""
-    if name.startswith(("vision.", "image_", "pixel_values")):
-        return "image"
-    if name.startswith(("text.", "text_", "input_ids")):
-        return "text"
-    return "joint"
+    return next((of for of, prefixes in PREFIXES.items() if name.startswith(prefixes)), "joint")
 
 
 # ---------------------------------------------------------------------------- one case
@@ -142,7 +144,7 @@ def compare(
             tick(f"{case.name}: {section}")
             before, seen = state, dict[str, Array]()
             try:
-                state = run(model, case, section, state, _keep(seen), **plan)
+                state = run(model, case, section, state, keep(seen), **plan)
             except ValueError:
                 if not mistakes:
                     raise
@@ -165,14 +167,6 @@ def allowance(mistakes: Sequence[Planted]) -> float:
     """How many times the noise an error may be; more beside mistakes that round."""
     rough = any(getattr(mistake, "rough", False) for mistake in mistakes)
     return ALLOWED * (_ROUGH if rough else 1)
-
-
-def _keep(seen: dict[str, Array]) -> Any:
-    def see(name: str, value: Array) -> Array:
-        seen[name] = value
-        return value
-
-    return see
 
 
 def real_tokens(state: State) -> Array | None:
@@ -274,16 +268,6 @@ class _Found:
             return array
         keep = real[:, :, None] if array.ndim == 3 else real[:, None, :, None]
         return np.where(keep, array, value)
-
-
-def grid_of(model: Model, case: Case) -> tuple[int, int] | None:
-    """Rows and columns of a case's patches."""
-    if case.pixel_values is None:
-        return None
-    vision: Any = getattr(model, "vision", model)
-    height, width = np.asarray(case.pixel_values).shape[2:]
-    patch = vision.config.patch_size
-    return height // patch, width // patch
 
 
 class _Against:

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HIDDEN", "Distance", "distance", "hidden_as_finite", "rows_of"]
+__all__ = ["HIDDEN", "MERGED", "Distance", "distance", "hidden_as_finite", "rows_of"]
 
 Array = NDArray[Any]
 HIDDEN = -1e3  # scores at most this large are as good as -inf: exp makes 0 of both
-_MERGED = ("attn.q", "attn.k", "attn.v", "attn.context", "head.k", "head.v", "head.context")
+MERGED = ("attn.q", "attn.k", "attn.v", "attn.context", "head.k", "head.v", "head.context")
 
 
 class Distance(NamedTuple):
@@ -41,7 +41,7 @@ def rows_of(name: str, value: Array, real: Array | None = None) -> Array:
     `real` (B, T): which tokens of a text are meant; the rows of others are left out.
     """
     value = np.asarray(value)
-    if name.endswith(_MERGED) and value.ndim == 4:  # (B, H, N, E) to (B, N, D)
+    if name.endswith(MERGED) and value.ndim == 4:  # (B, H, N, E) to (B, N, D)
         value = value.swapaxes(1, 2).reshape(value.shape[0], value.shape[2], -1)
     if real is not None and value.ndim == 3 and value.shape[:2] == real.shape:
         value = value[real]

@@ -41,6 +41,11 @@ _ALIKE = 1.5  # times the best one's error: what else may explain a difference u
 Compared = tuple[list[TapResult], list[Finding]]
 
 
+def rounding(dtype: str, pixels: Array) -> float:
+    """The most by which equal pixel values may differ in a dtype."""
+    return max(ROUNDING, 2 * noise_floor(dtype).worst * float(np.abs(pixels).max()))
+
+
 def compare_raw(pipeline: Any, inputs: Inputs, candidate: Candidate) -> Compared:
     """What a candidate made of the raw images and texts, and the mistakes that explain it.
 
@@ -226,8 +231,7 @@ class _Image:
     def __init__(self, name: str, raw: RawImage, given: Array, dtype: str) -> None:
         self.name, self.raw, self.given = name, raw, given
         self.truth = np.asarray(raw.processor(raw.source)[0], np.float64)
-        largest = float(np.abs(self.truth).max())
-        self.rounding = max(ROUNDING, 2 * noise_floor(dtype).worst * largest)
+        self.rounding = rounding(dtype, self.truth)
         self.found, self.note, self.problem = None, "", ""
         pixels = given.dtype.kind in "fiu" and given.ndim in (3, 4)
         self.readable = pixels and not np.isnan(given).any()

@@ -58,7 +58,7 @@ class Report:
                 f"{worst.excess:.1f} × the rounding error of a correct {self.dtype} run "
                 f"({worst.name})"
             )
-        ids = [f.causes[0].id if _named(f) else f"unknown at {f.wrong.name}" for f in self.findings]
+        ids = [f.causes[0].id if f.proved else f"unknown at {f.wrong.name}" for f in self.findings]
         named = ", ".join(dict.fromkeys(ids))
         return f"{self.candidate} differs from {self.model}: {named}"
 
@@ -82,10 +82,6 @@ class Report:
             "findings": [_finding(finding) for finding in self.findings],
             "activations": [_tap(tap) for result in self.results for tap in result.taps],
         }
-
-
-def _named(finding: Finding) -> bool:
-    return bool(finding.causes) and finding.causes[0].proved
 
 
 # ---------------------------------------------------------------------------- text

@@ -11,19 +11,14 @@ import numpy as np
 from ..ops import Array
 from ..trace import activation_names
 from .candidate import Candidate
-from .locate import CaseResult, TapResult, compare, grid_of, real_of, real_tokens, stream
+from .locate import PREFIXES, CaseResult, TapResult, compare, real_of, real_tokens, stream
 from .measure import Distance
 from .mistakes import Mistake, Patch, Planted
 from .shapes import ShapeMismatch, reconciled
-from .walk import Case, Model, State, Tick, run, section_of, sections
+from .walk import Case, Model, State, Tick, grid_of, run, section_of, sections
 
-__all__ = ["PREFIXES", "Place", "Search"]
+__all__ = ["Place", "Search"]
 
-PREFIXES = {  # of the names in each strand
-    "image": ("vision.", "image_", "pixel_values"),
-    "text": ("text.", "text_", "input_ids"),
-    "joint": ("logit",),
-}
 _FAR = 50.0  # times what is allowed: what no other noise would make right
 
 

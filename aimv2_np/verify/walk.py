@@ -28,6 +28,8 @@ __all__ = [
     "State",
     "Step",
     "Tick",
+    "grid_of",
+    "keep",
     "run",
     "section_of",
     "sections",
@@ -74,6 +76,15 @@ def _encoder(model: Model, tower: str) -> Any:
     if isinstance(model, VisionEncoder):
         return model
     return model.vision if tower == "vision" else model.text
+
+
+def grid_of(model: Model, case: Case) -> tuple[int, int] | None:
+    """Rows and columns of a case's patches."""
+    if case.pixel_values is None:
+        return None
+    height, width = np.shape(case.pixel_values)[2:]
+    patch = _encoder(model, "vision").config.patch_size
+    return height // patch, width // patch
 
 
 def section_of(name: str) -> str:
@@ -163,10 +174,9 @@ class Step:
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        assert self.case.pixel_values is not None
-        height, width = self.case.pixel_values.shape[2:]
-        patch = _encoder(self.model, "vision").config.patch_size
-        return height // patch, width // patch
+        grid = grid_of(self.model, self.case)
+        assert grid is not None
+        return grid
 
 
 @dataclass(eq=False)
@@ -185,6 +195,16 @@ class _Patched:
                 value = np.asarray(patch(self.step), dtype=value.dtype)
         self.step.seen[short(name)] = value = self.see(name, value)
         return value
+
+
+def keep(seen: dict[str, Array]) -> See:
+    """Lets every activation flow on, and keeps it."""
+
+    def see(name: str, value: Array) -> Array:
+        seen[name] = value
+        return value
+
+    return see
 
 
 class _Watch(Tap):

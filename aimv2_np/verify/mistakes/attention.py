@@ -17,11 +17,13 @@ _HEADS = "head h owns the channels h·E to (h+1)·E of q, of k and of v"
 _QKV = ("*.attn.q", "*.attn.k", "*.attn.v")
 
 
-def _which(s: Step) -> int:
+def which(s: Step) -> int:
+    """Of q, k and v, 0 to 2."""
     return "qkv".index(s.name[-1])
 
 
-def _projected(s: Step, weight: Array) -> Array:
+def projected(s: Step, weight: Array) -> Array:
+    """One of q, k, v by another matrix."""
     return split_heads(ops.linear(s["norm_1"], weight), s.heads)
 
 
@@ -38,8 +40,8 @@ def _projected(s: Step, weight: Array) -> Array:
 def qkv_interleaved(s: Step) -> Any:
     """(H, 3, E) for (3, H, E)."""
     whole = np.concatenate(s.p.qkv)  # (3·D, D)
-    rows = whole.reshape(s.heads, 3, -1, whole.shape[1])[:, _which(s)]
-    return _projected(s, rows.reshape(-1, whole.shape[1]))
+    rows = whole.reshape(s.heads, 3, -1, whole.shape[1])[:, which(s)]
+    return projected(s, rows.reshape(-1, whole.shape[1]))
 
 
 @mistake(
@@ -50,7 +52,7 @@ def qkv_interleaved(s: Step) -> Any:
 )
 def qkv_minor(s: Step) -> Any:
     """(D, 3) for (3, D)."""
-    return _projected(s, np.concatenate(s.p.qkv)[_which(s) :: 3])
+    return projected(s, np.concatenate(s.p.qkv)[which(s) :: 3])
 
 
 @mistake(
@@ -62,7 +64,7 @@ def qkv_minor(s: Step) -> Any:
 )
 def qk_swapped(s: Step) -> Any:
     """k for q, q for k: the scores are transposed."""
-    return _projected(s, s.p.qkv[1 - _which(s)])
+    return projected(s, s.p.qkv[1 - which(s)])
 
 
 @mistake(
@@ -74,7 +76,7 @@ def qk_swapped(s: Step) -> Any:
 )
 def kv_swapped(s: Step) -> Any:
     """v for k, k for v."""
-    return _projected(s, s.p.qkv[3 - _which(s)])
+    return projected(s, s.p.qkv[3 - which(s)])
 
 
 @mistake(
@@ -86,7 +88,7 @@ def kv_swapped(s: Step) -> Any:
 )
 def qv_swapped(s: Step) -> Any:
     """v for q, q for v."""
-    return _projected(s, s.p.qkv[2 - _which(s)])
+    return projected(s, s.p.qkv[2 - which(s)])
 
 
 @mistake(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,30 +11,49 @@ import numpy as np
 from ...ops import Array
 from ..lanes import rounded
 from ..walk import Step
-from . import mistake
+from . import Patch, mistake
 
 _RIGHT = "[sin x | cos x | sin y | cos y], x the column, angle = coordinate / 10000^(i / (width/4))"
 
 
-def _native(s: Step) -> bool:
-    return s.encoder.params.pos_embed is None
+def _coordinates(s: Step) -> tuple[Array, Array]:
+    """The column and the row of each patch, both (N,)."""
+    rows, columns = s.grid
+    y, x = np.divmod(np.arange(rows * columns), columns)
+    return 1.0 * x, 1.0 * y
 
 
-def _angles(s: Step, base: float = 10000.0) -> tuple[Array, Array]:
-    """Of columns and of rows, each (N, D/4)."""
+def _frequency(s: Step, base: float = 10000.0) -> Array:
+    """Of the sines and cosines, (D/4,)."""
     quarter = s.value.shape[-1] // 4
-    frequency = base ** (-np.arange(quarter) / quarter)
-    y, x = np.divmod(np.arange(s.grid[0] * s.grid[1]), s.grid[1])
-    return np.outer(x, frequency), np.outer(y, frequency)
+    return np.asarray(base ** (-np.arange(quarter) / quarter))
+
+
+def _angles(s: Step) -> tuple[Array, Array]:
+    """Of columns and of rows, each (N, D/4)."""
+    x, y = _coordinates(s)
+    return np.outer(x, _frequency(s)), np.outer(y, _frequency(s))
 
 
 def _layout(x: Array, y: Array) -> Array:
     return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1)
 
 
-@mistake(
+def _sincos(id: str, **about: Any) -> Callable[[Patch], Patch]:
+    """Enter a mistake in computed positions: where they are learned it changes nothing."""
+
+    def enter(positions: Patch) -> Patch:
+        def patch(s: Step) -> Any:
+            return positions(s) if s.encoder.params.pos_embed is None else s.value
+
+        mistake(id, "vision.pos_embed", **about)(patch)
+        return positions
+
+    return enter
+
+
+@_sincos(
     "sincos-order",
-    "vision.pos_embed",
     says="the row's half of the positions comes first",
     remedy=f"the column comes first: {_RIGHT}",
     seen_in="ports, ViT-MAE helpers",
@@ -41,115 +61,76 @@ def _layout(x: Array, y: Array) -> Array:
 def sincos_order(s: Step) -> Any:
     """[sin y | cos y | sin x | cos x]."""
     x, y = _angles(s)
-    return _layout(y, x) if _native(s) else s.value
+    return _layout(y, x)
 
 
-@mistake(
+@_sincos(
     "sincos-interleaved",
-    "vision.pos_embed",
     says="sines and cosines alternate instead of lying one after the other",
     remedy=_RIGHT,
     seen_in="ports",
 )
 def sincos_interleaved(s: Step) -> Any:
     """[sin x0, cos x0, sin x1, ...]."""
-    if not _native(s):
-        return s.value
     halves = [np.stack([np.sin(a), np.cos(a)], axis=-1).reshape(len(a), -1) for a in _angles(s)]
     return np.concatenate(halves, axis=1)
 
 
-@mistake(
-    "sincos-cos-first",
-    "vision.pos_embed",
-    says="the cosines come before the sines",
-    remedy=_RIGHT,
-)
+@_sincos("sincos-cos-first", says="the cosines come before the sines", remedy=_RIGHT)
 def sincos_cos_first(s: Step) -> Any:
     """[cos x | sin x | cos y | sin y]."""
-    if not _native(s):
-        return s.value
     x, y = _angles(s)
     return np.concatenate([np.cos(x), np.sin(x), np.cos(y), np.sin(y)], axis=1)
 
 
-@mistake(
-    "sincos-dtype",
-    "vision.pos_embed",
-    rough=True,
-    says="the angles of the positions are computed in bfloat16",
-    remedy="compute the angles in float32 or float64, and cast the sines and cosines",
-    seen_in="older transformers",
-)
-def sincos_dtype(s: Step) -> Any:
-    """Coordinates, frequencies and angles, all in bfloat16."""
-    if not _native(s):
-        return s.value
-    quarter = s.value.shape[-1] // 4
-    frequency = rounded(10000.0 ** (-np.arange(quarter) / quarter), "bfloat16")
-    y, x = np.divmod(np.arange(s.grid[0] * s.grid[1]), s.grid[1])
-    across, down = (
-        rounded(np.outer(rounded(1.0 * axis, "bfloat16"), frequency), "bfloat16") for axis in (x, y)
+def _narrow(id: str, dtype: str) -> None:
+    """Coordinates, frequencies, angles and what is made of them, all in a small dtype."""
+
+    @_sincos(
+        id,
+        rough=True,
+        says=f"the angles of the positions are computed in {dtype}",
+        remedy="compute the angles in float32 or float64, and cast the sines and cosines",
+        seen_in="older transformers",
     )
-    return rounded(_layout(across, down), "bfloat16")
+    def positions(s: Step) -> Any:
+        frequency = rounded(_frequency(s), dtype)
+        angles = (np.outer(rounded(axis, dtype), frequency) for axis in _coordinates(s))
+        return rounded(_layout(*(rounded(angle, dtype) for angle in angles)), dtype)
 
 
-@mistake(
-    "sincos-dtype-fp16",
-    "vision.pos_embed",
-    rough=True,
-    says="the angles of the positions are computed in float16",
-    remedy="compute the angles in float32 or float64, and cast the sines and cosines",
-    seen_in="older transformers",
-)
-def sincos_dtype_fp16(s: Step) -> Any:
-    """The same in float16."""
-    if not _native(s):
-        return s.value
-    quarter = s.value.shape[-1] // 4
-    frequency = rounded(10000.0 ** (-np.arange(quarter) / quarter), "float16")
-    y, x = np.divmod(np.arange(s.grid[0] * s.grid[1]), s.grid[1])
-    across, down = (rounded(np.outer(1.0 * axis, frequency), "float16") for axis in (x, y))
-    return rounded(_layout(across, down), "float16")
+_narrow("sincos-dtype", "bfloat16")
+_narrow("sincos-dtype-fp16", "float16")
 
 
-@mistake(
+@_sincos(
     "sincos-half",
-    "vision.pos_embed",
     says="the positions' exponents run to width/2 instead of width/4 (or the base is 100)",
     remedy=_RIGHT,
 )
 def sincos_half(s: Step) -> Any:
     """i / (width/2): the frequencies fall half as fast."""
-    return _layout(*_angles(s, math.sqrt(10000.0))) if _native(s) else s.value
+    frequency = _frequency(s, math.sqrt(10000.0))
+    return _layout(*(np.outer(axis, frequency) for axis in _coordinates(s)))
 
 
-@mistake(
+@_sincos(
     "sincos-from-one",
-    "vision.pos_embed",
     says="rows and columns are counted from 1",
     remedy="the first patch is at row 0, column 0",
 )
 def sincos_from_one(s: Step) -> Any:
     """One more in both directions."""
-    if not _native(s):
-        return s.value
-    quarter = s.value.shape[-1] // 4
-    frequency = 10000.0 ** (-np.arange(quarter) / quarter)
-    x, y = _angles(s)
-    return _layout(x + frequency, y + frequency)
+    return _layout(*(np.outer(axis + 1, _frequency(s)) for axis in _coordinates(s)))
 
 
-@mistake(
+@_sincos(
     "sincos-normalized",
-    "vision.pos_embed",
     says="rows and columns are scaled to 0…1 before the sines are taken",
     remedy="coordinates are the patch's row and column, whole numbers",
 )
 def sincos_normalized(s: Step) -> Any:
     """As DETR's positions."""
-    if not _native(s):
-        return s.value
     rows, columns = s.grid
     x, y = _angles(s)
     return _layout(x / max(columns - 1, 1), y / max(rows - 1, 1))
@@ -165,8 +146,6 @@ def pos_transposed(s: Step) -> Any:
     """The table of the transposed grid."""
     rows, columns = s.grid
     grid = s.value.reshape(rows, columns, -1)
-    if rows * columns != len(s.value):
-        return s.value
     return grid.swapaxes(0, 1).reshape(s.value.shape)
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ... import ops
 from ..lanes import rounded
 from ..walk import Step
 from . import mistake
+from .attention import projected, which
 
 
 @mistake(
@@ -70,10 +70,7 @@ def residual_bf16(s: Step) -> Any:
 )
 def weights_bf16(s: Step) -> Any:
     """Rounded matrices, everything else as it should be."""
-    from ...layers import split_heads
-
-    weight = rounded(s.p.qkv["qkv".index(s.name[-1])], "bfloat16")
-    return split_heads(ops.linear(s["norm_1"], weight), s.heads)
+    return projected(s, rounded(s.p.qkv[which(s)], "bfloat16"))
 
 
 @mistake(

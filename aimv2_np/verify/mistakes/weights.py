@@ -11,6 +11,7 @@ from ...layers import merge_heads, split_heads
 from ...ops import Array
 from ..walk import Step, short
 from . import mistake, wrong_layer
+from .attention import projected, which
 
 _STORED = "matrices are stored (out, in): y = x @ Wᵀ"
 
@@ -30,8 +31,7 @@ def _transposed(weight: Array) -> Array:
 )
 def qkv_transposed(s: Step) -> Any:
     """x W for x Wᵀ, each of the three."""
-    weight = s.p.qkv["qkv".index(s.name[-1])]
-    return split_heads(ops.linear(s["norm_1"], weight.T), s.heads)
+    return projected(s, s.p.qkv[which(s)].T)
 
 
 @mistake(
@@ -46,8 +46,7 @@ def qkv_memory(s: Step) -> Any:
     """The same memory, the shape reversed."""
     whole = np.concatenate(s.p.qkv)
     width = whole.shape[1]
-    rows = _transposed(whole)["qkv".index(s.name[-1]) * width :][:width]
-    return split_heads(ops.linear(s["norm_1"], rows), s.heads)
+    return projected(s, _transposed(whole)[which(s) * width :][:width])
 
 
 @mistake(
