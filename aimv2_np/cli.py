@@ -2,7 +2,8 @@
 
 What can be typed is in `cli_grammar`; a command's own module is imported when it runs. Exit codes:
 0 done, 1 failed (one line says why), 2 wrong usage, 130 interrupted, 141 when nobody reads the
-output any more; of `verify`, 1 says that the port differs, 2 that nothing could be compared.
+output any more, 143 terminated; of `verify`, 1 says that the port differs, 2 that nothing could be
+compared.
 AIMV2_NP_DEBUG=1 shows the traceback of a failure.
 """
 
@@ -10,9 +11,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 
 from .cli_grammar import UsageError, implementation, make_parser
@@ -24,7 +26,7 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (default: that of the process) and give its exit code."""
-    with warnings_as_lines():
+    with warnings_as_lines(), _terminable():
         try:
             code = _run(argv)
             flush()
@@ -33,11 +35,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             code = 130
             complain("interrupted", "nothing half-written was left behind")
+        except _Terminated:
+            code = 128 + signal.SIGTERM
+            complain("terminated", "nothing half-written was left behind")
         except Exception as error:  # whatever it is, a user gets a line, not a traceback
             code = 1
             _report(error)
     _let_go_of_output()
     return code
+
+
+class _Terminated(BaseException):
+    """SIGTERM: it ends a command as Ctrl-C does, so that nothing is left behind."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises `_Terminated`; not in a program's other threads, which cannot ask for it."""
+
+    def terminate(*_: object) -> None:
+        raise _Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, terminate)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -78,6 +105,7 @@ _AS_OPTIONS = (
     (r"\brevision= out", "--revision out"),
     (r"\bnum_heads=(?=\W|$)", "--num-heads"),
     (r"\bdtype='(\w+)'", r"--dtype \1"),
+    (r"; force replaces it", "; --force replaces it"),
     (r"activation_names\(model\.config\) lists all", "aimv2-np trace MODEL --list shows all"),
 )
 

@@ -51,6 +51,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds over 0, found {text!r}")
+    return seconds
+
+
 def _where_options(parser: argparse.ArgumentParser) -> None:
     """What `loader.open_model` takes beside the name."""
     group = parser.add_argument_group("where the model comes from")
@@ -231,9 +241,7 @@ def warmup(parser: argparse.ArgumentParser) -> None:
     _json_option(parser)
 
 
-def verify(parser: argparse.ArgumentParser) -> None:
-    """The options of `verify`."""
-    _model_argument(parser)
+def _port_options(parser: argparse.ArgumentParser) -> None:
     port = parser.add_argument_group("the port")
     port.add_argument(
         "--candidate",
@@ -246,7 +254,7 @@ def verify(parser: argparse.ArgumentParser) -> None:
         metavar="PROGRAM",
         help="a program to run, such as 'my_port --in {inputs} --out {outputs}'",
     )
-    port.add_argument("--timeout", type=float, metavar="SECONDS", help="for --run")
+    port.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="for --run")
     port.add_argument(
         "--inputs", metavar="FILE", help="what it ran on (default: as 'verify inputs' makes them)"
     )
@@ -261,6 +269,19 @@ def verify(parser: argparse.ArgumentParser) -> None:
         choices=["float32", "bfloat16", "float16", "float64"],
         help="in which it computes (default: as its file says)",
     )
+    port.add_argument(
+        "--require",
+        nargs="+",
+        metavar="PATTERN",
+        default=[],
+        help="activations that it must give in every case, such as '*.resid_post'",
+    )
+
+
+def verify(parser: argparse.ArgumentParser) -> None:
+    """The options of `verify`."""
+    _model_argument(parser)
+    _port_options(parser)
     parser.add_argument(
         "--quirks",
         nargs="+",

@@ -27,6 +27,12 @@ def verify(args: argparse.Namespace) -> int:
 
     if (args.candidate is None) == (args.run is None):
         raise UsageError("give the port: either --candidate or --run")
+    if args.names is not None and args.candidate in LIBRARIES:
+        raise UsageError(f"--names is for files and programs: {args.candidate} is read as it is")
+    if args.timeout is not None and args.run is None:
+        raise UsageError("--timeout is for --run")
+    if args.force and args.html is None:
+        raise UsageError("--force is for --html")
     html, force = args.html, args.force
     page = None if html is None else check_target(html, [".html"], force=force, option="--html")
     quirks = None if args.quirks is None else list(args.quirks)
@@ -35,8 +41,9 @@ def verify(args: argparse.Namespace) -> int:
     candidate = _candidate(args, model, given)
     with _progress(args) as tick:
         report = report_on(
-            model, candidate, inputs=given, dtype=args.dtype, names=args.names, tick=tick
-        )
+            model, candidate, inputs=given, dtype=args.dtype, names=args.names,
+            require=args.require, tick=tick,
+        )  # fmt: skip
     if page is not None:
         from .verify.html import write_page
 

@@ -7,8 +7,8 @@ assert_matches("large-patch14-224-lit", "outputs.safetensors")
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,16 @@ import numpy as np
 
 from ..errors import VerificationError
 from ..models import LiT, VisionEncoder
-from ..ops import Array
 from ..weights.files import shown
 from .candidate import Candidate
 from .files import read_candidate
-from .gather import Stored, gathered, stored
+from .gather import Stored, by_case, gathered, stored
 from .inputs import RAW, Inputs, make_inputs, read_inputs
 from .lanes import as_dtype
 from .locate import CaseResult
-from .preprocess import compare_raw
+from .preprocess import asked, compare_raw
 from .report import Report
-from .run import reference, verify_cases
+from .run import known_names, reference, verify_cases
 from .walk import Case, Tick, silent
 
 __all__ = ["as_candidate", "as_inputs", "as_reference", "assert_matches", "only", "report_on"]
@@ -45,6 +44,7 @@ def assert_matches(
     dtype: str | None = None,
     names: Path_ | None = None,
     taps: str | Iterable[str] | None = None,
+    require: str | Iterable[str] = (),
 ) -> Report:
     """Assert that a port computes what the model does, up to rounding.
 
@@ -60,16 +60,20 @@ def assert_matches(
         names: what its activations are called: a scheme or a JSON file, as in `read_candidate`.
         taps: one or more glob patterns: compared is what matches one, and each must match
             something. By default whatever is given is compared.
+        require: one or more glob patterns of activations that must be given in every case that has
+            them, such as "*.resid_post"; "*" is everything.
 
     Returns:
         The report of a port that is right.
 
     Raises:
         AssertionError: it is not; the message says where it first differs and, perhaps, why.
-        VerificationError: nothing can be compared.
+        VerificationError: nothing can be compared, or something required is not given.
     """
     __tracebackhide__ = True  # pytest shows the test's line, not ours
-    report = report_on(model, candidate, inputs=inputs, dtype=dtype, names=names, taps=taps)
+    report = report_on(
+        model, candidate, inputs=inputs, dtype=dtype, names=names, taps=taps, require=require
+    )
     if not report.ok:
         raise AssertionError(str(report))
     return report
@@ -83,18 +87,20 @@ def report_on(
     dtype: str | None = None,
     names: Path_ | None = None,
     taps: str | Iterable[str] | None = None,
+    require: str | Iterable[str] = (),
     tick: Tick = silent,
 ) -> Report:
     """What `assert_matches` asserts to be right.
 
     Raises:
-        VerificationError: nothing can be compared.
+        VerificationError: nothing can be compared, or something required is not given.
     """
     pipeline = as_reference(model)
     given = as_inputs(pipeline, inputs)
     port = as_candidate(candidate, given.cases, model=pipeline, dtype=dtype, names=names)
     if taps is not None:
         port = only(port, taps)
+    check_required(port, _known(pipeline, given), require)
     report = _report(pipeline, given, port, tick)
     if not report.compared:
         raise VerificationError(
@@ -114,7 +120,32 @@ def _report(pipeline: Any, inputs: Inputs, port: Candidate, tick: Tick) -> Repor
         taps, findings = compare_raw(pipeline, inputs, port)
         results = [*report.results, CaseResult(Case(RAW), taps)]
         report = replace(report, results=results, findings=[*report.findings, *findings])
-    return report
+    return replace(report, known=_known(pipeline, inputs))
+
+
+def _known(pipeline: Any, inputs: Inputs) -> dict[str, list[str]]:
+    """What a port can give, by case."""
+    known = known_names(pipeline, inputs.cases) | {RAW: asked(inputs)}
+    return {case: names for case, names in known.items() if names}
+
+
+def check_required(
+    port: Candidate, known: Mapping[str, Sequence[str]], require: str | Iterable[str]
+) -> None:
+    """Refuse a port that does not give all that is known and matches some patterns.
+
+    Raises:
+        VerificationError: it does not, or a pattern matches nothing.
+    """
+    for pattern in [require] if isinstance(require, str) else require:
+        wanted = [(c, n) for c, names in known.items() for n in names if fnmatchcase(n, pattern)]
+        missing = [f"{case}/{name}" for case, name in wanted if name not in {*port.names(case)}]
+        if not wanted:
+            raise VerificationError(f"required is {pattern!r}, which matches no activation")
+        if missing:
+            raise VerificationError(
+                f"{port.name} does not give what is required: {_listed(missing)}"
+            )
 
 
 # ---------------------------------------------------------------------------- what was passed
@@ -179,8 +210,8 @@ def as_candidate(
     if isinstance(candidate, str | os.PathLike):
         return read_candidate(Path(candidate), cases, names=scheme, dtype=dtype)
     if isinstance(candidate, Mapping):
-        by_case = _by_case(candidate, cases)
-        found = gathered("the mapping", by_case, cases, scheme)
+        arrays = by_case("the mapping", _flat(candidate, cases), [case.name for case in cases])
+        found = gathered("the mapping", arrays, cases, scheme)
         return Candidate("candidate", found.cases, as_dtype(dtype or found.dtype), found.notes)
     if callable(candidate) and model is not None:
         from .adapters import function
@@ -202,33 +233,13 @@ def _check_cases(where: str, given: Iterable[str], cases: Sequence[Case]) -> Non
             )
 
 
-def _by_case(given: Mapping[str, Any], cases: Sequence[Case]) -> dict[str, dict[str, Stored]]:
-    """A mapping's arrays by case and by name."""
-    found: dict[str, dict[str, Stored]] = {}
-    for key, value in given.items():
-        if isinstance(value, Mapping):
-            case, arrays = str(key), value
-        else:
-            case, name = _parted(str(key), cases)
-            arrays = {name: value}
-        for name, array in arrays.items():
-            found.setdefault(case, {})[str(name)] = _stored(f"{case}/{name}", array)
-    _check_cases("the mapping", found, cases)
-    return found
-
-
-def _parted(key: str, cases: Sequence[Case]) -> tuple[str, str]:
-    """A key's case and the rest; with a single case it may be left out."""
-    case, slash, name = key.partition("/")
-    if slash and case in (RAW, *(c.name for c in cases)):
-        return case, name
-    if len(cases) == 1:
-        return cases[0].name, key
-    raise VerificationError(
-        f"the mapping has a key {shown(key)}, which names no case: expected {{case: {{name: "
-        f"array}}}} or {{'case/name': array}}, the cases being "
-        f"{', '.join(case.name for case in cases)}"
-    )
+def _flat(given: Mapping[str, Any], cases: Sequence[Case]) -> dict[str, Stored]:
+    """A mapping's arrays as "case/name"."""
+    nested = {str(case): arrays for case, arrays in given.items() if isinstance(arrays, Mapping)}
+    _check_cases("the mapping", nested, cases)
+    flat = {str(key): array for key, array in given.items() if not isinstance(array, Mapping)}
+    flat |= {f"{case}/{n}": array for case, arrays in nested.items() for n, array in arrays.items()}
+    return {key: _stored(key, array) for key, array in flat.items()}
 
 
 def _stored(where: str, value: Any) -> Stored:
@@ -251,25 +262,6 @@ def _stored(where: str, value: Any) -> Stored:
 # ---------------------------------------------------------------------------- a part of it
 
 
-@dataclass(frozen=True, eq=False)
-class _Some(Mapping[str, Array]):
-    """Some of a candidate's activations, each still read when asked for."""
-
-    arrays: Mapping[str, Array]
-    names: Sequence[str]
-
-    def __getitem__(self, name: str) -> Array:
-        if name not in self.names:
-            raise KeyError(name)
-        return self.arrays[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
 def only(port: Candidate, taps: str | Iterable[str]) -> Candidate:
     """The activations whose names match one of some glob patterns.
 
@@ -283,11 +275,7 @@ def only(port: Candidate, taps: str | Iterable[str]) -> Candidate:
             raise VerificationError(
                 f"{port.name} gives nothing that matches {pattern!r}; it gives {_listed(given)}"
             )
-    some = {
-        case: _Some(arrays, [n for n in arrays if any(fnmatchcase(n, p) for p in patterns)])
-        for case, arrays in port.cases.items()
-    }
-    return replace(port, cases={case: arrays for case, arrays in some.items() if arrays})
+    return port.some(lambda name: any(fnmatchcase(name, p) for p in patterns))
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ..ops import Array
 
@@ -30,3 +30,27 @@ class Candidate:
     def get(self, case: str, name: str) -> Array | None:
         """One activation, or None."""
         return self.cases.get(case, {}).get(name)
+
+    def some(self, keep: Callable[[str], bool]) -> Candidate:
+        """Those activations whose names are to be kept; cases without any are left out."""
+        some = {case: _Some(taps, list(filter(keep, taps))) for case, taps in self.cases.items()}
+        return replace(self, cases={case: taps for case, taps in some.items() if taps})
+
+
+@dataclass(frozen=True, eq=False)
+class _Some(Mapping[str, Array]):
+    """Some of a case's activations, each still read when asked for."""
+
+    taps: Mapping[str, Array]
+    kept: Sequence[str]
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self.kept:
+            raise KeyError(name)
+        return self.taps[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.kept)
+
+    def __len__(self) -> int:
+        return len(self.kept)

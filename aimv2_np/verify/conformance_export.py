@@ -19,7 +19,6 @@ from .. import __version__
 from ..errors import AIMv2Error, AIMv2Warning, VerificationError
 from ..layers import merge_heads
 from ..ops import Array
-from ..trace import activation_names
 from ..weights.safetensors_file import read_safetensors
 from ..weights.tree import expected_shapes
 from ..writing import folder_written_whole
@@ -31,7 +30,7 @@ from .locate import ALLOWED, noise_floor, real_of, real_tokens
 from .measure import Distance, distance, rows_of
 from .preprocess import LEVELS, rounding
 from .raw import RawImage
-from .walk import Case, State, run, sections, short
+from .walk import Case, State, names_of, run, sections, short
 
 __all__ = ["DTYPES", "EXPECTED", "FORMAT", "INPUTS", "MODEL", "TOLERANCES", "VERSION", "export"]
 
@@ -153,7 +152,6 @@ def _wanted(model: Any, case: Case, cases: Sequence[Case]) -> set[str]:
     All of the first block, and what leaves each, of a tower's smallest case. Not the scores: their
     softmax shows them.
     """
-    given = {"images": case.pixel_values is not None, "texts": case.input_ids is not None}
     deep = {tower for tower in ("vision", "text") if case is _smallest(tower, cases)}
 
     def kept(name: str) -> bool:
@@ -165,7 +163,7 @@ def _wanted(model: Any, case: Case, cases: Sequence[Case]) -> set[str]:
         inside = ".blocks." in name and ".blocks.0." not in name
         return part == "resid_post" if inside else not part.endswith("scores")
 
-    return set(filter(kept, activation_names(model.config, **given)))
+    return set(filter(kept, names_of(model, case)))
 
 
 def _smallest(tower: str, cases: Sequence[Case]) -> Case | None:

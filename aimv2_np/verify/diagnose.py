@@ -19,8 +19,9 @@ from .apart import told_apart
 from .candidate import Candidate
 from .lanes import DTYPES
 from .locate import ALLOWED, PREFIXES, CaseResult, TapResult, allowance, stream, suspects
-from .measure import distance, rows_of
+from .measure import distance, hidden_as_finite, rows_of
 from .mistakes import Mistake, every
+from .patterns import simple
 from .search import Place, Search
 from .walk import Case, Model, Tick, grid_of, short, silent
 
@@ -28,10 +29,12 @@ __all__ = ["Cause", "Finding", "diagnose"]
 
 _IN_A_ROW = 3  # mistakes that are looked for in one stream
 _WHOLE = 8  # mistakes that are planted in whole runs
-_PAIRED = 6  # mistakes that are tried together with every other one
-_DEAR, _FEW, _OTHERS = 10**9, 2, 12  # products of a try that make it dear; then fewer are tried
+_PAIRS, _FEWEST = 800, 40  # pairs that are tried, and where each costs much
+_PRODUCTS = 4 * 10**10  # that all pairs together may cost
 _ROUGHLY = 0.98  # explained by a mistake that rounds: some numbers fall on the other side
+_NEAR = 0.95  # of the difference: what a mistake must explain to be told though not proved
 _WORTH = 0.5  # of the difference: what a mistake must explain to be looked at further
+_AS_MUCH = 4.0  # times: how far two errors may be apart that are of one dtype
 _WHOLE_MODEL = ("layer-count", "penultimate")  # mean nothing in one block alone
 
 
@@ -63,7 +66,9 @@ class Finding:
     """A first difference and what explains it: `causes`, the best first.
 
     `alike` are those that explain everything as well as the best does: no input of this run tells
-    them apart. `dtype` is a smaller one, if correct runs in it err as much.
+    them apart. `dtype` is a smaller one, if correct runs in it err as much. Where only the
+    recording is wrong, `follows` is an activation that shows it, being right, `recorded` are all
+    those that are recorded so, and the cause is what makes the reference record the same.
     """
 
     wrong: TapResult
@@ -79,6 +84,9 @@ class Finding:
     wrong_alone: list[str] = field(default_factory=list)  # steps wrong by themselves, unexplained
     dtype: str = ""
     right_cases: list[str] = field(default_factory=list)  # where the same activation is right
+    tried: str = ""  # how much was tried
+    recorded: list[str] = field(default_factory=list)
+    follows: str = ""
 
     @property
     def proved(self) -> bool:
@@ -104,11 +112,14 @@ def diagnose(
     for of in PREFIXES:
         if of == "joint" and unexplained:
             break  # what comes of it
-        for _ in range(_IN_A_ROW):
-            worst = search.first_wrong(of)
-            if worst is None:
-                break
-            finding = _Explanation(search, *worst).explain()
+        planted = 0
+        while planted < _IN_A_ROW and (worst := search.first_wrong(of)) is not None:
+            explanation = _Explanation(search, *worst)
+            if explanation.recorded_differently():
+                findings.append(explanation.finding)
+                search.leave_out(explanation.finding.recorded)
+                continue
+            finding = explanation.explain()
             if not finding.proved and search.rough(of):
                 break  # what rounding mistakes leave: numbers that fall on the other side
             findings.append(finding)
@@ -117,6 +128,7 @@ def diagnose(
                 unexplained = True
                 break
             search.plant(finding.causes[0].mistakes, of)
+            planted += 1
     return findings
 
 
@@ -126,7 +138,7 @@ def _wrong_alone(results: Sequence[CaseResult], of: str) -> list[str]:
         t.name
         for r in results
         for t in r.taps
-        if stream(t.name) == of and t.own_excess is not None and t.own_excess > ALLOWED
+        if stream(t.name) == of and not t.ok and (t.own_excess or 0) > ALLOWED
     )
     return list(dict.fromkeys(names))
 
@@ -141,11 +153,20 @@ def _rank(cause: Cause) -> tuple[Any, ...]:
     return not cause.proved, -cause.progress, len(cause.mistakes), confined, last
 
 
+def _nearest(causes: Sequence[Cause]) -> list[Cause]:
+    """Causes, the best first, that explain nearly all; of a pair one order."""
+    near: dict[frozenset[str], Cause] = {}
+    for cause in causes:
+        if cause.explained >= _NEAR:
+            near.setdefault(frozenset(m.id for m in cause.mistakes), cause)
+    return list(near.values())[:3]
+
+
 class _Explanation:
     """The search for what explains one difference."""
 
     def __init__(self, search: Search, result: CaseResult, wrong: TapResult) -> None:
-        self.search, self.wrong = search, wrong
+        self.search, self.result, self.wrong = search, result, wrong
         at_fault = suspects(search.model, result, wrong)
         place = Place(result, wrong, at_fault)
         truth, real = search.local(place)
@@ -172,6 +193,7 @@ class _Explanation:
         finding = self.finding
         singles = [c for m in self.relevant() if (c := self.tried((m,))) is not None]
         singles.sort(key=lambda cause: cause.excess)
+        finding.tried = f"{len(singles)} mistakes"
         causes = self.confirmed(singles)
         if not any(cause.proved for cause in causes) and finding.found is not None:
             finding.dtype = self.smaller_dtype()
@@ -179,10 +201,22 @@ class _Explanation:
             pairs = self.pairs(singles)
             causes = self.confirmed([*pairs, *singles])
         causes.sort(key=_rank)
-        finding.causes = [c for c in causes if c.proved] or causes[:3]
+        finding.causes = [c for c in causes if c.proved] or _nearest(causes)
         if finding.proved:
             self.compare_alike()
         return finding
+
+    def recorded_differently(self) -> bool:
+        """Whether what follows from the wrong activation is right; then fill in as what it was."""
+        finding, result = self.finding, self.result
+        right = self.search.follows(result, self.wrong)
+        if right is None:
+            return False
+        finding.follows = right.name
+        finding.recorded = self.search.likewise(self.wrong, right)
+        singles = (c for m in self.relevant() if (c := self.tried((m,))) is not None and c.proved)
+        finding.causes = sorted(singles, key=_rank)[:1]
+        return True
 
     def compare_alike(self) -> None:
         """What explains as much as the best cause does, and what would tell it apart."""
@@ -226,18 +260,16 @@ class _Explanation:
         return Cause(mistakes, explained, left.over(wrong.noise))
 
     def pairs(self, singles: Sequence[Cause]) -> list[Cause]:
-        """Two mistakes at once, one of them among the best."""
-        dear = self.place.work(self.search.model) > _DEAR
-        best, others = (_FEW, _OTHERS) if dear else (_PAIRED, len(singles))
+        """Two mistakes at once, of those that explain most; as many as there is time for."""
         mistakes = [c.mistakes[0] for c in singles]
-        found = []
-        for i, a in enumerate(mistakes[:best]):
-            for b in mistakes[i + 1 : others]:
-                for pair in ((a, b), (b, a)):
-                    cause = self.tried(pair)
-                    if cause is not None and cause.explained > singles[0].explained:
-                        found.append(cause)
-        return sorted(found, key=lambda cause: cause.excess)
+        both = [(a, b) for j, b in enumerate(mistakes) for a in mistakes[:j]]
+        ordered = [pair for a, b in both for pair in ((a, b), (b, a))]
+        dear = _PRODUCTS // max(1, self.place.work(self.search.model))
+        chosen = ordered[: min(_PAIRS, max(_FEWEST, dear))]
+        self.finding.tried += f" and {len(chosen):,} of {len(ordered):,} pairs of them"
+        causes = [c for pair in chosen if (c := self.tried(pair)) is not None]
+        better = [c for c in causes if c.explained > singles[0].explained]
+        return sorted(better, key=lambda cause: cause.excess)
 
     # ------------------------------------------------------------------------ the whole model
 
@@ -269,10 +301,15 @@ class _Explanation:
         )
 
     def smaller_dtype(self) -> str:
-        """A dtype in which a correct run errs as much here as the candidate does, or ""."""
-        dtype = self.search.candidate.dtype
+        """A dtype in which the steps at fault err as much as the candidate does, or ""."""
+        found, truth, real = self.finding.found, self.finding.truth, self.finding.real
+        if found is None or not np.isfinite(self.wrong.error.overall):
+            return ""
+        if simple(*(rows_of(self.wrong.name, a, real) for a in hidden_as_finite(found, truth))):
+            return ""
+        dtype, error = self.search.candidate.dtype, self.wrong.error
         for smaller in DTYPES[DTYPES.index(dtype) + 1 :]:
             floor = self.search.floor(self.place, smaller)
-            if floor is not None and self.wrong.error.over(floor) <= ALLOWED / 2:
+            if floor and error.over(floor) <= _AS_MUCH and floor.over(error) <= _AS_MUCH:
                 return smaller
         return ""

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -24,8 +25,7 @@ from ..weights.files import open_source, shown
 from ..weights.safetensors_file import read_safetensors
 from ..weights.stored import PARAMETER_DTYPES, StoredTensor, widened
 from .candidate import Candidate
-from .gather import Stored, gathered
-from .inputs import RAW
+from .gather import Stored, by_case, gathered
 from .lanes import DTYPES, as_dtype
 from .walk import Case
 
@@ -60,38 +60,11 @@ def read_candidate(
     """
     path = Path(path)
     arrays, metadata = _opened(path)
-    by_case = _by_case(path, arrays, [case.name for case in cases])
+    given = by_case(str(path), arrays, [case.name for case in cases])
     said = metadata.get("dtype", "")  # as a saved trace has it
-    found = gathered(str(path), by_case, cases, names, owner)
+    found = gathered(str(path), given, cases, names, owner)
     chosen = dtype or (said if said in DTYPES else found.dtype)
     return Candidate(str(path), found.cases, as_dtype(chosen), found.notes)
-
-
-def _by_case(
-    path: Path, arrays: Mapping[str, Stored], cases: Sequence[str]
-) -> dict[str, dict[str, Stored]]:
-    """Arrays by case and by the rest of their key."""
-    found: dict[str, dict[str, Stored]] = {}
-    for key, array in arrays.items():
-        case, slash, name = key.partition("/")
-        if not slash or not case:  # ONNX's own names begin with a slash
-            case, name = _only_case(path, key, cases), key
-        if case not in (*cases, RAW):
-            raise VerificationError(
-                f"{path}: key {shown(key)} belongs to a case {shown(case)}; the cases are "
-                f"{', '.join(cases)}, and {RAW} for what raw images and texts become"
-            )
-        found.setdefault(case, {})[name] = array
-    return found
-
-
-def _only_case(path: Path, key: str, cases: Sequence[str]) -> str:
-    if len(cases) == 1:
-        return cases[0]
-    raise VerificationError(
-        f"{path}: key {shown(key)} names no case, and there are {len(cases)}: write "
-        f"{shown(f'{cases[0]}/{key}')}"
-    )
 
 
 # ---------------------------------------------------------------------------- formats
@@ -163,7 +136,10 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> Stored:
         header = {(1, 0): np.lib.format.read_array_header_1_0}.get(
             version, np.lib.format.read_array_header_2_0
         )
-        shape, _, dtype = header(file)
+        try:
+            shape, _, dtype = header(file)
+        except (TokenError, SyntaxError) as error:  # a header is a literal of Python's
+            raise ValueError(f"{name} has no header: {error}") from error
     bits = dtype == np.dtype("V2")  # bfloat16 of ml_dtypes, which NumPy does not know
     if dtype.kind not in "biuf" and not bits:
         raise VerificationError(

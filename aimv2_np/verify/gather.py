@@ -19,7 +19,7 @@ from .inputs import RAW
 from .schemes import OURS, SCHEMES, Scheme, guessed, nearest, scheme_of, unfused
 from .walk import Case
 
-__all__ = ["Gathered", "Stored", "gathered", "stored"]
+__all__ = ["Gathered", "Stored", "by_case", "gathered", "stored"]
 
 _INPUTS = ("attention_mask",)  # what may be handed back and is no activation
 _NARROW_FIRST = ("float16", "bfloat16", "float32", "float64")
@@ -38,6 +38,30 @@ def stored(array: Any) -> Stored:
     """An array in memory."""
     value = np.asarray(array)
     return Stored(value.shape, value.dtype.name, lambda: value)
+
+
+def by_case(
+    where: str, arrays: Mapping[str, Stored], cases: Sequence[str]
+) -> dict[str, dict[str, Stored]]:
+    """Arrays named {case}/{activation}, by both; with a single case its name may be left out.
+
+    Raises:
+        VerificationError: a name without a case, or with one that the inputs do not have.
+    """
+    found: dict[str, dict[str, Stored]] = {}
+    for key, array in arrays.items():
+        case, slash, name = key.partition("/")
+        if not slash or case not in (*cases, RAW):
+            if len(cases) != 1:
+                said = f"has a case {shown(case)}" if slash and case else "names no case"
+                raise VerificationError(
+                    f"{where}: key {shown(key)} {said}: write {shown(f'{cases[0]}/{name or key}')};"
+                    f" the cases are {', '.join(cases)}, and {RAW} for what raw images and texts "
+                    "become"
+                )
+            case, name = cases[0], key  # ONNX's own names have slashes
+        found.setdefault(case, {})[name] = array
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from .diagnose import Cause, Finding
 from .heatmaps import heat_maps
 from .locate import ALLOWED, CaseResult, TapResult, stream
 from .markup import Markup, el, number, times
-from .report import Report, pattern, where
+from .report import Report, pattern, recorded, title, unexplained, where
 from .walk import Case
 
 __all__ = ["page", "write_page"]
@@ -84,7 +84,9 @@ def _verdict(report: Report) -> Markup:
         ("?", "Nothing compared", "nothing"),
     ][report.exit_code]
     wrong = sum(not t.ok for r in report.results for t in r.taps)
-    counted = f"{report.compared} activations in {_counted(len(report.results), 'case')} compared"
+    counted = f"{report.coverage} in {_counted(len(report.results), 'case')} compared"
+    if report.not_given:
+        counted += f", not given: {', '.join(report.not_given)}"
     facts = [counted, f"{wrong} wrong", report.dtype, f"aimv2-np {__version__}"]
     return el(
         "header",
@@ -110,20 +112,13 @@ def _finding(report: Report, finding: Finding, index: int, case: Case) -> Markup
     """A difference: where, what it looks like, why."""
     return el(
         "section",
-        el("h2", el("span", f"Difference {index + 1}", class_="count"), _title(finding)),
+        el("h2", el("span", f"Difference {index + 1}", class_="count"), title(finding)),
         _fields(_where_and_what(report, finding)),
         *heat_maps(finding, case),
         *_causes(finding),
         class_="finding",
         id=f"difference-{index + 1}",
     )
-
-
-def _title(finding: Finding) -> str:
-    """The mistake, or that none is known."""
-    if finding.proved:
-        return finding.causes[0].id + where(finding.causes[0])
-    return "no known mistake"
 
 
 def _where_and_what(report: Report, finding: Finding) -> dict[str, object]:
@@ -188,6 +183,12 @@ def _fields(fields: dict[str, object]) -> Markup:
 
 def _causes(finding: Finding) -> list[Markup]:
     """What explains it, what explains it as well, or what comes nearest."""
+    if finding.follows:
+        like = [el("p", "It is as after ", _code(m.id), f": {m.says}")
+                 for cause in finding.causes for m in cause.mistakes]  # fmt: skip
+        advice = "Record it where the table of activations says, or leave it out."
+        told = el("p", f"O{recorded(finding)[1:]}. ", advice)
+        return [el("div", el("h3", "Cause: recorded differently"), told, *like, class_="cause")]
     if finding.proved:
         best = finding.causes[0]
         parts = [_cause(best, finding, "Cause")]
@@ -202,9 +203,8 @@ def _causes(finding: Finding) -> list[Markup]:
         advice = "Compute in the dtype that was stated, or state the one that is computed in."
         return [el("div", el("h3", "Cause: a smaller dtype"), el("p", said, " ", advice),
                    class_="cause")]  # fmt: skip
-    known = "No mistake in the library explains it"
     nearest = [_cause(cause, finding, "Nearest") for cause in finding.causes]
-    said = f"{known}; these come nearest." if nearest else f"{known}, nor any part of it."
+    said = f"N{unexplained(finding)[1:]}{'; these come nearest' if nearest else ''}."
     return [el("p", said, class_="alike"), *nearest]
 
 

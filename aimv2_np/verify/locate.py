@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from ..ops import Array
-from ..trace import activation_names
 from .candidate import Candidate
 from .lanes import lanes
 from .measure import Distance, distance, rows_of
 from .mistakes import Planted
 from .shapes import ShapeMismatch, reconciled
-from .walk import Case, Model, State, Tick, grid_of, keep, run, sections, silent
+from .walk import Case, Model, State, Tick, grid_of, keep, names_of, run, sections, silent
 
 __all__ = [
     "ALLOWED",
@@ -129,12 +128,12 @@ def compare(
 ) -> CaseResult:
     """All activations of a case that the candidate gives, against the model in float64.
 
-    With `mistakes` all runs have them, and no steps are looked at on their own. Where the `noise`
-    of a correct run is given it is not measured. `of`: of one strand only. `tick` is told what is
-    being done.
+    With `mistakes` all runs have them. Where the `noise` of a correct run is given it is not
+    measured. With either, no steps are looked at on their own. `of`: of one strand only. `tick` is
+    told what is being done.
     """
     result, wanted = CaseResult(case), set(candidate.names(case.name)).__contains__
-    own, allowed = not mistakes, allowance(mistakes)
+    own, allowed = not mistakes and noise is None, allowance(mistakes)
     correct = lanes(model, candidate.dtype) if noise is None else []
     state, injected, alone = State(), State(), State()
     states = [State() for _ in correct]
@@ -324,8 +323,7 @@ def _remember(
 
 def suspects(model: Model, result: CaseResult, wrong: TapResult) -> list[str]:
     """The steps that can be at fault: after the last right activation, up to the wrong one."""
-    images, texts = result.case.pixel_values is not None, result.case.input_ids is not None
-    names = activation_names(model.config, images=images, texts=texts)
+    names = names_of(model, result.case)
     strands = ("image", "text", "joint") if stream(wrong.name) == "joint" else (stream(wrong.name),)
     right = {t.name for t in result.taps if t.ok}
     found: list[str] = []

@@ -7,7 +7,7 @@ import numpy as np
 from ..ops import Array
 from .measure import HIDDEN, hidden_as_finite, rows_of
 
-__all__ = ["describe"]
+__all__ = ["describe", "simple"]
 
 _MANY = 0.9  # of all rows, heads or channels count as all of them
 _CLEAR = 0.999  # how much a pattern must explain to be mentioned
@@ -34,10 +34,12 @@ def describe(
     error = rows - right
     if np.abs(error).max(initial=0.0) <= _ROUNDING * np.abs(right).max(initial=0.0):
         return ["all finite values are right"] if undefined.any() else []
-    if seen:
-        return [*seen, *_where(name, error, found, truth, grid)]
-    said = [*_factor(rows, right), *_offset(error), *_permuted(rows, right)]
-    return said + _where(name, error, found, truth, grid)
+    return [*(seen or simple(rows, right)), *_where(name, error, found, truth, grid)]
+
+
+def simple(rows: Array, right: Array) -> list[str]:
+    """Whether rows are the right ones up to a factor, an offset or their order, all finite."""
+    return [*_factor(rows, right), *_offset(rows - right), *_permuted(rows, right)]
 
 
 def _seen(rows: Array, right: Array) -> list[str]:

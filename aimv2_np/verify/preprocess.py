@@ -28,7 +28,7 @@ from .mistakes import Mistake, every
 from .raw import RawImage, RawTexts
 from .shapes import ShapeMismatch, reconciled
 
-__all__ = ["compare_raw"]
+__all__ = ["asked", "compare_raw"]
 
 ROUNDING = 1e-4  # pixel values no farther apart are the same: under 1 % of a level of 255
 # Another bicubic, one that does not round to 8 bits between its passes, differs from Pillow's by at
@@ -63,6 +63,12 @@ def compare_raw(pipeline: Any, inputs: Inputs, candidate: Candidate) -> Compared
     return taps + more_taps, findings + more_findings
 
 
+def asked(inputs: Inputs) -> list[str]:
+    """What a candidate can give of the raw images and texts."""
+    texts = ["input_ids", "attention_mask"] if inputs.texts else []
+    return [*(f"pixel_values_{i}" for i in range(len(inputs.sources))), *texts]
+
+
 def _given(inputs: Inputs, candidate: Candidate) -> dict[str, Array]:
     """What the candidate gives, a batch of images taken apart."""
     given = {name: np.asarray(array) for name, array in candidate.cases.get(RAW, {}).items()}
@@ -75,8 +81,7 @@ def _given(inputs: Inputs, candidate: Candidate) -> dict[str, Array]:
                 f"({count}, 3, Y, X), or {RAW}/pixel_values_0 to _{count - 1} one by one"
             )
         given |= {f"pixel_values_{i}": image for i, image in enumerate(batch)}
-    known = [f"pixel_values_{i}" for i in range(count)]
-    known += ["input_ids", "attention_mask"] if inputs.texts else []
+    known = asked(inputs)
     for name in given:
         if name not in known:
             raise VerificationError(

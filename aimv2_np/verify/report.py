@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,15 +12,20 @@ from .. import __version__
 from .diagnose import Cause, Finding
 from .locate import ALLOWED, CaseResult, TapResult
 from .patterns import describe
+from .walk import short
 
 __all__ = ["Report"]
+
+# What a model is run for; the first that it has is asked for.
+_OUTPUTS = ("logits_per_image", "vision.pooled", "vision.norm", "text.pooled")
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
     """What was compared, what differs, and why.
 
-    Prints as a short text; `to_json` has everything, `verify.html.page` draws it.
+    Prints as a short text; `to_json` has everything, `verify.html.page` draws it. `known` are all
+    activations of every case of the inputs, given or not.
     """
 
     model: str
@@ -29,11 +34,37 @@ class Report:
     results: Sequence[CaseResult]
     findings: Sequence[Finding]
     notes: Sequence[str] = field(default=())
+    known: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def compared(self) -> int:
         """Activations that were compared, over all cases."""
         return sum(len(result.taps) for result in self.results)
+
+    @property
+    def coverage(self) -> str:
+        """How much was compared of what could be."""
+        counts = self._coverage()
+        said = f"{counts['compared']:,} of {counts['activations']:,} activations"
+        return said if self.known else f"{self.compared:,} activations"
+
+    @property
+    def not_given(self) -> list[str]:
+        """Cases that the candidate does not give, and outputs of the model that no case has."""
+        counts = self._coverage()
+        return [*(f"case {name}" for name in counts["missing_cases"]), *counts["missing_outputs"]]
+
+    def _coverage(self) -> dict[str, Any]:
+        given = {(tap.case, tap.name) for result in self.results for tap in result.taps}
+        known = {(case, name) for case, names in self.known.items() for name in names}
+        cases, names = ({pair[i] for pair in given} for i in range(2))
+        outputs = [name for name in _OUTPUTS if name in {name for _, name in known}]
+        return {
+            "compared": len(given & known),
+            "activations": len(known),
+            "missing_cases": [case for case in self.known if case not in cases],
+            "missing_outputs": [name for name in outputs[:1] if name not in names],
+        }
 
     @property
     def ok(self) -> bool:
@@ -54,18 +85,21 @@ class Report:
         if self.ok:
             worst = max((t for r in self.results for t in r.taps), key=lambda t: t.excess)
             return (
-                f"{self.candidate} matches {self.model}: {self.compared} activations, the worst "
+                f"{self.candidate} matches {self.model}: {self.coverage}, the worst "
                 f"{worst.excess:.1f} × the rounding error of a correct {self.dtype} run "
                 f"({worst.name})"
             )
-        ids = [f.causes[0].id if f.proved else f"unknown at {f.wrong.name}" for f in self.findings]
-        named = ", ".join(dict.fromkeys(ids))
+        named = ", ".join(dict.fromkeys(map(title, self.findings)))
         return f"{self.candidate} differs from {self.model}: {named}"
 
     def __str__(self) -> str:
         lines = [self.verdict]
         for finding in self.findings:
             lines += ["", *_told(finding)]
+        if not self.ok:
+            lines += ["", f"compared          {self.coverage}"]
+        if self.not_given:
+            lines.append(f"not given         {', '.join(self.not_given)}")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def to_json(self) -> dict[str, Any]:
@@ -78,6 +112,7 @@ class Report:
             "ok": self.ok,
             "verdict": self.verdict,
             "allowed": ALLOWED,
+            "coverage": self._coverage(),
             "notes": list(self.notes),
             "findings": [_finding(finding) for finding in self.findings],
             "activations": [_tap(tap) for result in self.results for tap in result.taps],
@@ -85,6 +120,17 @@ class Report:
 
 
 # ---------------------------------------------------------------------------- text
+
+
+def title(finding: Finding) -> str:
+    """A difference in a few words: the mistake that is made."""
+    if finding.follows:
+        return f"{short(finding.wrong.name)} recorded differently"
+    if finding.proved:
+        return finding.causes[0].id + where(finding.causes[0])
+    if finding.dtype:
+        return f"it errs as {finding.dtype} does at {finding.wrong.name}"
+    return f"unknown at {finding.wrong.name}"
 
 
 def _told(finding: Finding) -> list[str]:
@@ -140,15 +186,37 @@ def _in_less(finding: Finding) -> list[str]:
     ]
 
 
+def recorded(finding: Finding) -> str:
+    """That an activation is recorded differently, and what shows it."""
+    others = len(finding.recorded) - 1
+    also = f" (and {others} others like it)" if others else ""
+    return (
+        f"only its recording differs{also}: {finding.follows}, which is computed from it, is right"
+    )
+
+
+def unexplained(finding: Finding) -> str:
+    """That no mistake is known, and how many were tried."""
+    tried = f" ({finding.tried} were tried)" if finding.tried else ""
+    return f"no mistake in the library explains it{tried}"
+
+
 def _explained(finding: Finding) -> list[str]:
+    if finding.follows:
+        as_if = (f"{m.id}: {m.says}" for cause in finding.causes for m in cause.mistakes)
+        return [
+            f"cause             {recorded(finding)}",
+            *(f"it is as after    {said}" for said in as_if),
+            "remedy            record it where the table of activations says, or leave it out",
+        ]
     if not finding.causes:
         if finding.dtype:
             return _in_less(finding)
-        return ["cause             no mistake in the library explains it"]
+        return [f"cause             {unexplained(finding)}"]
     best = finding.causes[0]
     if not best.proved:
         return [
-            "cause             no mistake in the library explains it; nearest:",
+            f"cause             {unexplained(finding)}; nearest:",
             *(f"                  {c.id}: {c.explained:.0%} of it" for c in finding.causes),
         ]
     lines = []
@@ -222,4 +290,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "told_apart_by": finding.apart,
         "wrong_by_themselves": finding.wrong_alone,
         "smaller_dtype": finding.dtype,
+        "tried": finding.tried or None,
+        "recorded_differently": finding.recorded,
+        "right_nonetheless": finding.follows or None,
     }

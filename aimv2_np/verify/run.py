@@ -14,9 +14,9 @@ from .diagnose import diagnose
 from .lanes import LAZY, as_dtype, truth
 from .locate import compare
 from .report import Report
-from .walk import Case, Tick, silent
+from .walk import Case, Tick, names_of, silent
 
-__all__ = ["reference", "verify_cases"]
+__all__ = ["known_names", "reference", "verify_cases"]
 
 _INPUTS = {"pixel_values", "input_ids"}  # handed back they say nothing
 _SMALL = 512  # a width up to which a block's products are too small to share
@@ -25,6 +25,11 @@ _SMALL = 512  # a width up to which a block's products are too small to share
 def reference(model: Any, **where: Any) -> Any:
     """A model to verify against: in float64, its blocks left in the files until they are needed."""
     return load(model, backend=LAZY, dtype="float64", **where)
+
+
+def known_names(model: Any, cases: Sequence[Case]) -> dict[str, list[str]]:
+    """What a candidate can give of each case, other than its inputs."""
+    return {case.name: [n for n in names_of(model, case) if n not in _INPUTS] for case in cases}
 
 
 def _check_depth(pipeline: Any, cases: Sequence[Case], candidate: Candidate) -> None:
@@ -75,4 +80,5 @@ def verify_cases(
         results,
         findings,
         candidate.notes,
+        known_names(model, cases),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,26 @@ import numpy as np
 from ..ops import Array
 from ..trace import activation_names
 from .candidate import Candidate
-from .locate import PREFIXES, CaseResult, TapResult, compare, real_of, real_tokens, stream
-from .measure import Distance
+from .lanes import lanes
+from .locate import (
+    PREFIXES,
+    CaseResult,
+    TapResult,
+    compare,
+    noise_floor,
+    real_of,
+    real_tokens,
+    stream,
+)
+from .measure import Distance, distance, rows_of
 from .mistakes import Mistake, Patch, Planted
 from .shapes import ShapeMismatch, reconciled
-from .walk import Case, Model, State, Tick, grid_of, run, section_of, sections
+from .walk import Case, Model, State, Tick, grid_of, keep, run, section_of, sections
 
 __all__ = ["Place", "Search"]
 
 _FAR = 50.0  # times what is allowed: what no other noise would make right
+_CLEARLY = 4.0  # times what is allowed: what is surely wrong
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,40 @@ class _Confined:
     def weights_of(self, section: str, i: int, count: int) -> int:
         inside = any(name.startswith(f"{section}.") for name in self.names)
         return self.mistake.weights_of(section, i, count) if inside else i
+
+
+_See = Callable[[str, Array, Array], Array]  # name, value, the true one -> what flows on
+
+
+def _led(
+    see: _See, seen: dict[str, Array], shown: dict[str, Array], name: str, value: Array
+) -> Array:
+    """Lets what `see` makes of an activation flow on, and keeps it."""
+    shown[name] = value = see(name, value, seen.get(name, value))
+    return value
+
+
+def _cast(state: State, dtype: Any) -> State:
+    """What flows in another dtype."""
+    return {k: v.astype(dtype) if k in ("vision", "text") else v for k, v in state.items()}
+
+
+def _apart(name: str, found: Array, true: Array, real: Array | None) -> Distance:
+    """How far an activation is from the true one."""
+    real = real_of(name, real)
+    return distance(rows_of(name, found, real), rows_of(name, true, real))
+
+
+def _strands(name: str) -> tuple[str, ...]:
+    """The towers that an activation comes from."""
+    return ("image", "text") if stream(name) == "joint" else (stream(name),)
+
+
+def _in_block(name: str) -> tuple[str, int, str]:
+    """Tower, number and step of an activation in a block; no step elsewhere."""
+    tower, _, rest = name.partition(".blocks.")
+    number, _, step = rest.partition(".")
+    return tower, int(number or 0), step
 
 
 class _Reached(Exception):
@@ -107,6 +153,12 @@ class Search:
         self.results = self.whole(found)
         self.planted = (*self.planted, *found)
 
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Go on without some of the candidate's activations."""
+        left_out = set(names)
+        self.candidate = self.candidate.some(lambda name: name not in left_out)
+        self.results = [self._whole(result, (), "joint") for result in self.results]
+
     def rough(self, of: str) -> bool:
         """Whether a mistake that rounds was found in a stream."""
         return any(m.rough and m.at(n) for m in self.planted for n in self.order if stream(n) == of)
@@ -178,22 +230,26 @@ class Search:
 
         names = frozenset(place.at_fault)
         planted: list[Planted] = [*self.planted, *(_Confined(m, names) for m in mistakes)]
-        order, state = sections(self.model, result.case), State()
-        strands = ("image", "text") if stream(wrong.name) == "joint" else (stream(wrong.name),)
+        state = State()
         try:
-            for of in strands:
-                start, before = result.good[of]
-                state = before | state
-                tower = "vision." if of == "image" else "text."
-                for section in order[order.index(start) :]:
-                    if section.startswith(tower) or (section == "join" and of == strands[-1]):
-                        state = run(self.model, result.case, section, state, see,
-                                    wants=lambda n: n == wrong.name, mistakes=planted)  # fmt: skip
+            for section, known in self._onward(result, _strands(wrong.name)):
+                state = run(self.model, result.case, section, known | state, see,
+                            wants=lambda n: n == wrong.name, mistakes=planted)  # fmt: skip
         except _Reached:
             return reached[wrong.name], real_of(wrong.name, real_tokens(state))
         except (ValueError, IndexError, KeyError, ZeroDivisionError):
             return None, None
         return None, None
+
+    def _onward(self, result: CaseResult, strands: Sequence[str]) -> Iterator[tuple[str, State]]:
+        """The sections after the last right activations of strands, each with the state there."""
+        order = sections(self.model, result.case)
+        for of in strands:
+            start, known = result.good[of]
+            tower = "vision." if of == "image" else "text."
+            for section in order[order.index(start) :]:
+                if section.startswith(tower) or (section == "join" and of == strands[-1]):
+                    yield section, known
 
     def found(self, place: Place, like: Array) -> Array | None:
         """The candidate's activation, laid out like another."""
@@ -208,9 +264,85 @@ class Search:
             return None
         return whole if place.item is None else whole[place.item : place.item + 1]
 
+    # ------------------------------------------------------------------------ side by side
+
+    def _beside(
+        self, result: CaseResult, strands: Sequence[str], see: _See, model: Model | None = None
+    ) -> Iterator[tuple[dict[str, Array], dict[str, Array], Array | None]]:
+        """The truth from the last right activations on, and beside it a run that `see` leads.
+
+        By section: the activations of both, and which rows of texts are tokens. `see` is told a
+        name, the value in its run, and the true one; what it returns flows on.
+        """
+        case, true, led = result.case, State(), State()
+        how: dict[str, Any] = {
+            "wants": set(self.candidate.names(case.name)).__contains__,
+            "mistakes": self.planted,
+        }
+        for section, known in self._onward(result, strands):
+            seen, shown = dict[str, Array](), dict[str, Array]()
+            true = run(self.model, case, section, known | true, keep(seen), **how)
+            show = partial(_led, see, seen, shown)
+            start = known if model is None else _cast(known, model.dtype)
+            led = run(model or self.model, case, section, start | led, show, **how)
+            yield seen, shown, real_tokens(true)
+
     def floor(self, place: Place, dtype: str) -> Distance | None:
-        """How far a correct run in a dtype is from the truth at the wrong activation."""
-        case, name = place.result.case, place.wrong.name
-        narrowed = Candidate("", {case.name: {name: np.zeros(())}}, dtype)
-        taps = compare(self.model, case, narrowed, mistakes=self.planted, of=stream(name)).taps
-        return taps[-1].noise if taps else None
+        """How far from the truth the steps at fault end in a dtype, from right activations."""
+        lane, name = lanes(self.model, dtype)[0], place.wrong.name
+
+        def narrowed(n: str, value: Array, true: Array) -> Array:
+            return lane.see(n, value if n in place.at_fault else true)
+
+        run_beside = self._beside(place.result, _strands(name), narrowed, lane.model)
+        for seen, shown, real in run_beside:
+            if name in seen:
+                return _apart(name, shown[name], seen[name], real) | noise_floor(dtype)
+        return None
+
+    def follows(self, result: CaseResult, wrong: TapResult) -> TapResult | None:
+        """A right activation that would be wrong if the wrong one, as it is given, flowed on.
+
+        It is looked for up to the end of the next section.
+        """
+        case, right = result.case, {tap.name: tap for tap in result.taps if tap.ok}
+        found = self.candidate.get(case.name, wrong.name)
+        both = case.pixel_values is not None and case.input_ids is not None
+        joint = both and section_of(wrong.name) == "join"
+        strands = ("image", "text") if joint else _strands(wrong.name)
+        ahead = 0  # sections from the wrong one's on
+
+        def injected(n: str, value: Array, true: Array) -> Array:
+            if n != wrong.name or found is None:
+                return value
+            try:
+                array, _ = reconciled(n, found, np.shape(value), grid_of(self.model, case))
+            except ShapeMismatch:
+                return np.zeros_like(value)  # whatever it is, what is computed from it moves
+            return np.asarray(array, value.dtype)
+
+        for seen, shown, real in self._beside(result, strands, injected):
+            for name in (n for n in seen if n in right):
+                moved = _apart(name, shown[name], seen[name], real)
+                if moved.over(right[name].noise) > _CLEARLY * right[name].allowed:
+                    return right[name]
+            ahead += ahead > 0 or wrong.name in seen
+            if ahead > 1:
+                break
+        return None
+
+    def likewise(self, wrong: TapResult, right: TapResult) -> list[str]:
+        """A wrong activation and its like in other blocks, where what shows it is right, too."""
+        tower, block, step = _in_block(wrong.name)
+        _, later, its_step = _in_block(right.name)
+        found = [wrong.name]
+        by_name = [{tap.name: tap for tap in result.taps} for result in self.results]
+        for name in self.order if step and its_step else ():
+            _, i, its = _in_block(name)
+            if its != step or not name.startswith(f"{tower}."):
+                continue
+            shows = f"{tower}.blocks.{i + later - block}.{its_step}"
+            both = [(taps[name], taps[shows]) for taps in by_name if {name, shows} <= set(taps)]
+            if any(not a.ok for a, _ in both) and all(a.ok or b.ok for a, b in both):
+                found.append(name)
+        return list(dict.fromkeys(found))

@@ -16,7 +16,7 @@ import numpy as np
 from .. import layers
 from ..models import LiT, VisionEncoder
 from ..ops import Array
-from ..trace import Tap
+from ..trace import Tap, activation_names
 
 if TYPE_CHECKING:
     from .mistakes import Planted
@@ -30,6 +30,7 @@ __all__ = [
     "Tick",
     "grid_of",
     "keep",
+    "names_of",
     "run",
     "section_of",
     "sections",
@@ -85,6 +86,12 @@ def grid_of(model: Model, case: Case) -> tuple[int, int] | None:
     height, width = np.shape(case.pixel_values)[2:]
     patch = _encoder(model, "vision").config.patch_size
     return height // patch, width // patch
+
+
+def names_of(model: Model, case: Case) -> list[str]:
+    """Every activation that a case makes, in the order of computation."""
+    images, texts = case.pixel_values is not None, case.input_ids is not None
+    return activation_names(model.config, images=images, texts=texts)
 
 
 def section_of(name: str) -> str:

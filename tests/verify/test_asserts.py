@@ -167,7 +167,9 @@ def test_candidates_that_cannot_be_compared(candidate: Any, words: str) -> None:
 
 
 def test_a_key_without_a_case() -> None:
-    with pytest.raises(VerificationError, match="'vision.norm', which names no case"):
+    with pytest.raises(
+        VerificationError, match="key 'vision.norm' names no case: write 'pairs/vision.norm'"
+    ):
         assert_matches(numpy_ports.model(), {"vision.norm": np.ones(3)})
 
 

@@ -305,7 +305,7 @@ def test_only_some_activations(pack: Pack) -> None:
         ({}, "holds no arrays"),
         ({"pairs": {"vision.nrom": np.ones(3)}}, "no name in it is known"),
         ({"one": {"vision.blocks.3.norm_1": np.ones((1, 64, 192))}}, "gives nothing that"),
-        ({"other/vision.norm": np.ones(3)}, "names no case"),
+        ({"other/vision.norm": np.ones(3)}, "'other/vision.norm' has a case 'other'"),
         ({"other": {"vision.norm": np.ones(3)}}, "gives a case 'other'"),
         ({"tall": {"vision.norm": ["a"]}}, "expected an array of numbers"),
         (3, "expected a file, a mapping of arrays, a Candidate, found int"),
