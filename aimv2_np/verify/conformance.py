@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from ..ops import Array
 from ..weights.files import open_source, parse_json_object, shown
 from ..weights.safetensors_file import read_safetensors
 from ..weights.stored import StoredTensor
-from .asserts import Ported, as_candidate, only
+from .asserts import Ported, as_candidate, check_required, only
 from .candidate import Candidate
 from .conformance_export import (
     DTYPES,
@@ -40,6 +40,7 @@ from .conformance_export import (
 )
 from .inputs import RAW, Inputs, read_inputs
 from .measure import MERGED
+from .preprocess import images_apart
 from .shapes import ShapeMismatch, reconciled
 
 __all__ = ["Failure", "Pack", "check", "export", "open_pack"]
@@ -64,16 +65,18 @@ def check(
     *,
     dtype: str = "float32",
     taps: str | Iterable[str] | None = None,
+    require: str | Iterable[str] = (),
 ) -> list[Failure]:
     """What is wrong with a port's outputs, in the order of computation; nothing if it is right.
 
-    `outputs` and `taps` are as in `assert_matches`; no function. What the pack has no values for is
-    passed over.
+    `outputs`, `taps` and `require` are as in `assert_matches`; no function. What the pack has no
+    values for is passed over, and so is what the port does not give, unless it is required: "*" is
+    all that the pack has.
 
     Raises:
-        VerificationError: no such pack, or nothing in common with it.
+        VerificationError: no such pack, nothing in common with it, or less than is required.
     """
-    return open_pack(folder).check(outputs, dtype=dtype, taps=taps)
+    return open_pack(folder).check(outputs, dtype=dtype, taps=taps, require=require)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +95,7 @@ class Pack:
         *,
         dtype: str = "float32",
         taps: str | Iterable[str] | None = None,
+        require: str | Iterable[str] = (),
     ) -> list[Failure]:
         """As the function `check`."""
         if dtype not in DTYPES:
@@ -99,7 +103,11 @@ class Pack:
                 f"dtype {dtype!r:.80}: a pack has tolerances for {', '.join(DTYPES)}"
             )
         port = as_candidate(outputs, self.inputs.cases, dtype=dtype)
+        port = replace(
+            port, cases={**port.cases, RAW: images_apart(port, len(self.inputs.sources))}
+        )
         port = port if taps is None else only(port, taps)
+        check_required(port, self._known(), require)
         given = {f"{case}/{name}" for case in port.cases for name in port.names(case)}
         common = [key for key in self.expected if key in given]
         if not common:
@@ -150,8 +158,11 @@ class Pack:
         Raises:
             ShapeMismatch: it cannot be read so.
         """
+        if name.startswith("pixel_values") and found.ndim in (3, 4):
+            whole = self._cut(found if found.ndim == 4 else found[None], shape)
+            return np.asarray(reconciled("pixel_values", whole, (1, *shape))[0][0])
         if case == RAW:
-            return reconciled(name, self._cut(name, found, shape), shape)[0]
+            return reconciled(name, self._unpadded(name, found, shape), shape)[0]
         tower, config = name.partition(".")[0], self.about["config"]
         sizes = config.get(tower, config)
         grid = None
@@ -165,14 +176,29 @@ class Pack:
         apart = batch, heads, tokens, width // heads
         return np.asarray(merge_heads(reconciled(name, found, apart, grid)[0]))
 
-    def _cut(self, name: str, found: Array, shape: tuple[int, ...]) -> Array:
-        """Without columns of padding, or pixels beyond the last whole patch."""
-        if name.startswith("pixel_values"):
-            cropped = self.about["preprocessing"]["do_center_crop"]
-            return found if cropped else found[..., : shape[-2], : shape[-1]]
+    def _cut(self, found: Array, shape: tuple[int, ...]) -> Array:
+        """An image without the pixels beyond its last whole patch."""
+        if self.about["preprocessing"]["do_center_crop"]:
+            return found
+        channels, height, width = shape
+        last = found.shape[3] == channels != found.shape[1]
+        return found[:, :height, :width] if last else found[:, :, :height, :width]
+
+    def _unpadded(self, name: str, found: Array, shape: tuple[int, ...]) -> Array:
+        """Tokens without columns of padding beyond those that are expected."""
+        if found.ndim != len(shape):
+            return found
         fill = self.about["tokenizer"]["pad_token_id"] if name == "input_ids" else 0
         more = found[..., shape[-1] :]
         return found[..., : shape[-1]] if (more == fill).all() else found
+
+    def _known(self) -> dict[str, list[str]]:
+        """What the pack has values for, by case."""
+        known: dict[str, list[str]] = {}
+        for key in self.expected:
+            case, _, name = key.partition("/")
+            known.setdefault(case, []).append(name)
+        return known
 
 
 def _vectors(values: Array, real: Array | None) -> Array:

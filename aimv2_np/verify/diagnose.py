@@ -29,8 +29,8 @@ __all__ = ["Cause", "Finding", "diagnose"]
 
 _IN_A_ROW = 3  # mistakes that are looked for in one stream
 _WHOLE = 8  # mistakes that are planted in whole runs
-_PAIRS, _FEWEST = 800, 40  # pairs that are tried, and where each costs much
-_PRODUCTS = 4 * 10**10  # that all pairs together may cost
+_PAIRS, _FEWEST = 400, 40  # pairs that are tried, and where each costs much
+_PRODUCTS = 2 * 10**10  # that all pairs together may cost
 _ROUGHLY = 0.98  # explained by a mistake that rounds: some numbers fall on the other side
 _NEAR = 0.95  # of the difference: what a mistake must explain to be told though not proved
 _WORTH = 0.5  # of the difference: what a mistake must explain to be looked at further

@@ -1,7 +1,8 @@
 """The runs that are set side by side: the truth in float64, and correct runs in a dtype.
 
-How much a correct implementation errs is measured, not assumed: float32 twice, once with every sum
-in another order; bfloat16 and float16 with every activation and every weight rounded.
+How much a correct implementation errs is measured, not assumed: float32 as the definitions have it,
+and in the forms of fast kernels with sums in other orders (forms.py); bfloat16 and float16 with
+every activation and every weight rounded.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from typing import Any, overload
 
 import numpy as np
 
-from .. import ops
 from ..backend import NUMPY, Backend
 from ..config import LiTConfig
 from ..errors import VerificationError
 from ..models import LiT, VisionEncoder
 from ..ops import Array
 from ..weights.tree import BlockParams, with_blocks
+from .forms import fused
 from .walk import Model, See
 
-__all__ = ["DTYPES", "LAZY", "Lane", "as_dtype", "lanes", "rounded", "truth"]
+__all__ = ["DTYPES", "LAZY", "Lane", "as_dtype", "is_small", "lanes", "rounded", "truth"]
 
+_SMALL = 512  # wide
+_SEEDS = (0, 1)  # of the orders of sums
 DTYPES = ("float64", "float32", "float16", "bfloat16")  # the most precise first
 
 # Blocks stay in the files until a section needs one.
@@ -64,8 +67,18 @@ class Lane:
 
 
 def truth(model: Model) -> Model:
-    """The model in float64, its blocks read when they are needed."""
-    return _rebuilt(model, NUMPY, "float64", lambda array: np.asarray(array, np.float64))
+    """The model in float64, its blocks read when they are needed, or kept if it is small."""
+
+    def wide(array: Array) -> Array:
+        return np.asarray(array, np.float64)
+
+    return _rebuilt(model, NUMPY, "float64", wide, keep=is_small(model))
+
+
+def is_small(model: Model) -> bool:
+    """Whether its blocks are worth keeping, and its products too small to share."""
+    config: Any = getattr(model.config, "vision", model.config)
+    return bool(config.hidden_size <= _SMALL)
 
 
 def lanes(model: Model, dtype: str) -> list[Lane]:
@@ -74,7 +87,7 @@ def lanes(model: Model, dtype: str) -> list[Lane]:
         cast = _caster(dtype)
         return [
             Lane(_rebuilt(model, backend, dtype, cast), lambda name, value: value)
-            for backend in (NUMPY, _reordered())
+            for backend in (NUMPY, *map(fused, _SEEDS))
         ]
 
     def narrow(array: Array) -> Array:
@@ -92,32 +105,15 @@ def _caster(dtype: str) -> Callable[[Array], Array]:
     return lambda array: np.asarray(array, dtype)
 
 
-def _reordered() -> Backend:
-    """NumPy, but every product sums its last two thirds of channels before the first."""
-
-    def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
-        third = x.shape[-1] // 3
-        first = ops.linear(x[..., :third], weight[:, :third], bias)
-        return ops.linear(x[..., third:], weight[:, third:]) + first
-
-    def patch_embed(pixels: Array, weight: Array, bias: Array) -> Array:
-        rows = ops.cut_patches(pixels, weight.shape[-1])
-        return linear(rows, weight.reshape(len(weight), -1), bias)
-
-    def attention_scores(q: Array, k: Array, **sees: Any) -> Array:
-        third = q.shape[-1] // 3
-        turned = (np.concatenate([a[..., third:], a[..., :third]], axis=-1) for a in (q, k))
-        return ops.attention_scores(*turned, **sees)
-
-    return replace(NUMPY, linear=linear, patch_embed=patch_embed, attention_scores=attention_scores)
-
-
 # ---------------------------------------------------------------------------- parameters
 
 
-def _rebuilt(model: Model, be: Backend, dtype: str, cast: Callable[[Array], Array]) -> Model:
-    """The same model with every parameter cast, blocks when they are asked for."""
-    params = with_blocks(model.params, lambda blocks: _CastBlocks(blocks, cast))
+def _rebuilt(
+    model: Model, be: Backend, dtype: str, cast: Callable[[Array], Array], *, keep: bool = False
+) -> Model:
+    """The same model with every parameter cast, blocks when they are asked for or to `keep`."""
+    hold: Any = tuple if keep else lambda blocks: blocks
+    params = with_blocks(model.params, lambda blocks: hold(_CastBlocks(blocks, cast)))
     kind: Any = LiT if isinstance(model.config, LiTConfig) else VisionEncoder
     rebuilt: Model = kind(model.config, _cast(params, cast), be, dtype)
     vars(rebuilt)["planted"] = getattr(model, "planted", ())  # a model with quirks keeps them

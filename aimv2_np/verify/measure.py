@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HIDDEN", "MERGED", "Distance", "distance", "hidden_as_finite", "rows_of"]
+__all__ = ["MERGED", "Distance", "distance", "hidden_as_finite", "hides", "rows_of"]
 
 Array = NDArray[Any]
-HIDDEN = -1e3  # scores at most this large are as good as -inf: exp makes 0 of both
+_BELOW = 50.0  # a score so far below its row's largest is as good as -inf: softmax makes 0 of it
+_LOW = -1e3  # the same, whatever the row's largest is
 MERGED = ("attn.q", "attn.k", "attn.v", "attn.context", "head.k", "head.v", "head.context")
 
 
@@ -50,6 +51,14 @@ def rows_of(name: str, value: Array, real: Array | None = None) -> Array:
     return value.reshape(-1, value.shape[-1]) if value.ndim else value.reshape(1, 1)
 
 
+def hides(found: Array, truth: Array) -> Array:
+    """Which scores, (..., M), hide their keys; `truth` shows how large a row's scores should be."""
+    hidden = np.isneginf(truth)
+    most = np.where(hidden, -np.inf, truth).max(axis=-1, keepdims=True)
+    below = np.where(np.isfinite(most), most - _BELOW, _LOW)
+    return np.asarray(found <= np.where(hidden, below, _LOW))
+
+
 def hidden_as_finite(found: Array, truth: Array) -> tuple[Array, Array]:
     """Two arrays of scores with 0 where both hide a key.
 
@@ -59,7 +68,7 @@ def hidden_as_finite(found: Array, truth: Array) -> tuple[Array, Array]:
     if not hidden.any():
         return found, truth
     largest = np.abs(truth[~hidden]).max(initial=1.0)
-    low = found <= HIDDEN
+    low = hides(found, truth)
     seen = np.where(np.isnan(found), np.nan, largest)
     found = np.where(hidden, np.where(low, 0.0, seen), np.where(low, -largest, found))
     return found, np.where(hidden, 0.0, truth)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..ops import Array
-from .measure import HIDDEN, hidden_as_finite, rows_of
+from .measure import hidden_as_finite, hides, rows_of
 
 __all__ = ["describe", "simple"]
 
@@ -44,7 +44,7 @@ def simple(rows: Array, right: Array) -> list[str]:
 
 def _seen(rows: Array, right: Array) -> list[str]:
     """Whether queries see keys that they should not, or do not see those that they should."""
-    hidden, low = np.isneginf(right), rows <= HIDDEN
+    hidden, low = np.isneginf(right), hides(rows, right)
     said = []
     if (hidden & ~low).any():
         said.append(f"{(hidden & ~low).sum() / hidden.sum():.0%} of what should be hidden is seen")

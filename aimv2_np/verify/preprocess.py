@@ -28,7 +28,7 @@ from .mistakes import Mistake, every
 from .raw import RawImage, RawTexts
 from .shapes import ShapeMismatch, reconciled
 
-__all__ = ["asked", "compare_raw"]
+__all__ = ["asked", "compare_raw", "images_apart"]
 
 ROUNDING = 1e-4  # pixel values no farther apart are the same: under 1 % of a level of 255
 # Another bicubic, one that does not round to 8 bits between its passes, differs from Pillow's by at
@@ -71,16 +71,7 @@ def asked(inputs: Inputs) -> list[str]:
 
 def _given(inputs: Inputs, candidate: Candidate) -> dict[str, Array]:
     """What the candidate gives, a batch of images taken apart."""
-    given = {name: np.asarray(array) for name, array in candidate.cases.get(RAW, {}).items()}
-    count = len(inputs.sources)
-    batch = given.pop("pixel_values", None)
-    if batch is not None:
-        if batch.ndim != 4 or len(batch) != count:
-            raise VerificationError(
-                f"{candidate.name} gives {RAW}/pixel_values of shape {batch.shape}, expected "
-                f"({count}, 3, Y, X), or {RAW}/pixel_values_0 to _{count - 1} one by one"
-            )
-        given |= {f"pixel_values_{i}": image for i, image in enumerate(batch)}
+    given = images_apart(candidate, len(inputs.sources))
     known = asked(inputs)
     for name in given:
         if name not in known:
@@ -88,6 +79,24 @@ def _given(inputs: Inputs, candidate: Candidate) -> dict[str, Array]:
                 f"{candidate.name} gives {RAW}/{name}, but these inputs ask for {', '.join(known)}"
             )
     return given
+
+
+def images_apart(candidate: Candidate, count: int) -> dict[str, Array]:
+    """What a candidate gives of raw inputs: "pixel_values", a batch of all images, one by one.
+
+    Raises:
+        VerificationError: not a batch of so many.
+    """
+    given = {name: np.asarray(array) for name, array in candidate.cases.get(RAW, {}).items()}
+    batch = given.pop("pixel_values", None)
+    if batch is None:
+        return given
+    if batch.ndim != 4 or len(batch) != count:
+        raise VerificationError(
+            f"{candidate.name} gives {RAW}/pixel_values of shape {batch.shape}, expected "
+            f"({count}, 3, Y, X), or {RAW}/pixel_values_0 to _{count - 1} one by one"
+        )
+    return given | {f"pixel_values_{i}": image for i, image in enumerate(batch)}
 
 
 # ---------------------------------------------------------------------------- the search

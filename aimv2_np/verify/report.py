@@ -66,6 +66,13 @@ class Report:
             "missing_outputs": [name for name in outputs[:1] if name not in names],
         }
 
+    def _read_as(self) -> dict[str, list[str]]:
+        """How shapes were reconciled, and of which activations."""
+        found: dict[str, list[str]] = {}
+        for tap in (tap for result in self.results for tap in result.taps if tap.note):
+            found.setdefault(tap.note, []).append(tap.name)
+        return {how: list(dict.fromkeys(names)) for how, names in found.items()}
+
     @property
     def ok(self) -> bool:
         """Whether rounding explains every activation."""
@@ -98,6 +105,8 @@ class Report:
             lines += ["", *_told(finding)]
         if not self.ok:
             lines += ["", f"compared          {self.coverage}"]
+        for how, names in self._read_as().items():
+            lines.append(f"read as           {how}: {_listed(names, 'activations')}")
         if self.not_given:
             lines.append(f"not given         {', '.join(self.not_given)}")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
@@ -161,10 +170,10 @@ def pattern(finding: Finding) -> list[str]:
     return describe(finding.wrong.name, finding.found, finding.truth, finding.real, finding.grid)
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str], what: str = "steps") -> str:
     if len(names) <= 4:
         return ", ".join(names)
-    return f"{names[0]}, …, {names[-1]} ({len(names)} steps)"
+    return f"{names[0]}, …, {names[-1]} ({len(names)} {what})"
 
 
 def _causes(finding: Finding) -> list[str]:

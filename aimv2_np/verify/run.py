@@ -11,7 +11,7 @@ from ..loader import load
 from ..trace import activation_names
 from .candidate import Candidate
 from .diagnose import diagnose
-from .lanes import LAZY, as_dtype, truth
+from .lanes import LAZY, as_dtype, is_small, truth
 from .locate import compare
 from .report import Report
 from .walk import Case, Tick, names_of, silent
@@ -19,7 +19,6 @@ from .walk import Case, Tick, names_of, silent
 __all__ = ["known_names", "reference", "verify_cases"]
 
 _INPUTS = {"pixel_values", "input_ids"}  # handed back they say nothing
-_SMALL = 512  # a width up to which a block's products are too small to share
 
 
 def reference(model: Any, **where: Any) -> Any:
@@ -48,8 +47,7 @@ def _threads(pipeline: Any) -> Any:
     """BLAS on one thread for a small model: on a busy machine more would wait for each other."""
     from threadpoolctl import threadpool_limits
 
-    config = getattr(pipeline.config, "vision", pipeline.config)
-    return threadpool_limits(1 if config.hidden_size <= _SMALL else None, user_api="blas")
+    return threadpool_limits(1 if is_small(pipeline) else None, user_api="blas")
 
 
 def verify_cases(

@@ -233,7 +233,8 @@ class Search:
         state = State()
         try:
             for section, known in self._onward(result, _strands(wrong.name)):
-                state = run(self.model, result.case, section, known | state, see,
+                state = known | state
+                state = run(self.model, result.case, section, state, see,
                             wants=lambda n: n == wrong.name, mistakes=planted)  # fmt: skip
         except _Reached:
             return reached[wrong.name], real_of(wrong.name, real_tokens(state))

@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -308,6 +309,18 @@ def file(content: bytes) -> Callable[[Path], None]:
     return lambda path: path.write_bytes(content) and None
 
 
+def header(said: str) -> Callable[[Path], None]:
+    """An archive of one array whose header says something."""
+
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            content = said.encode() + b"\n"
+            start = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(content))
+            archive.writestr("squares/vision.norm.npy", start + content)
+
+    return write
+
+
 def arrays(**values: Any) -> Callable[[Path], None]:
     return lambda path: npz(path, {k: np.asarray(a) for k, a in values.items()})
 
@@ -326,9 +339,10 @@ MALFORMED: list[tuple[Callable[[Path], Any], list[str]]] = [
     (arrays(a=np.array([{}], object)), ["object", "unpickled", "'a'"]),
     (arrays(a=np.array(["x"])), ["'a'", "not numbers"]),
     (arrays(), ["without arrays"]),
+    (header("(((("), ["cannot be read", "has no header"]),
     (arrays(nonsense=X), ["nonsense", "'vision.blocks.0.norm_1'", "JSON"]),
     (arrays(**{"vision.blocks.x.norm_1": X}), ["perhaps vision.blocks.{i}.norm_1"]),
-    (arrays(**{"wide/vision.norm": X}), ["'wide'", "squares"]),
+    (arrays(**{"wide/vision.norm": X}), ["'wide/vision.norm'", "perhaps"]),
 ]
 
 

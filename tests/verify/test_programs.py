@@ -206,6 +206,25 @@ def test_an_interrupt_ends_the_program_and_leaves_no_files(tmp_path: Path, tempo
     assert list(temporary.iterdir()) == []
 
 
+@needs_proc
+def test_sigterm_ends_the_program_too(tmp_path: Path, temporary: Path) -> None:
+    numbers = tmp_path / "numbers"
+    command = ["verify", "emoji-lit", "--run", python(SLOW, str(numbers))]
+    verifier = subprocess.Popen(
+        [sys.executable, "-m", "aimv2_np", *command],
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stderr=subprocess.PIPE,
+    )
+    while not numbers.exists():
+        assert verifier.poll() is None
+        time.sleep(0.05)
+    verifier.terminate()
+    assert b"terminated" in verifier.communicate(timeout=60)[1]
+    assert verifier.returncode == 143
+    assert all_dead(numbers)
+    assert list(temporary.iterdir()) == []
+
+
 # ---------------------------------------------------------------------------- what adapters share
 
 
