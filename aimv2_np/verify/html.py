@@ -17,6 +17,7 @@ from ..writing import written_whole
 from .curves import curves, legend
 from .diagnose import Cause, Finding
 from .heatmaps import heat_maps
+from .inputs import RAW
 from .locate import ALLOWED, CaseResult, TapResult, stream
 from .markup import Markup, el, number, times
 from .report import Report, pattern, recorded, title, unexplained, where
@@ -254,17 +255,21 @@ def _share(explained: float) -> str:
 
 
 def _by_depth(report: Report) -> Markup:
-    """The curves of every case."""
+    """The curves of every case that runs through the model."""
     note = (
         "Each error over the activation's size, on a scale of powers of ten; from left to right in "
         "the order of computation, with the numbers of the blocks below. What lies on the upper "
         "edge is not finite or has no shape that fits; what lies on the lower edge is exact or "
         "nearly so."
     )
-    drawn = [_case_curves(result) for result in report.results if result.taps]
+    drawn = [_case_curves(result) for result in report.results if _has_depth(result)]
     if not drawn:
         return Markup("")
     return el("section", el("h2", "Errors by depth"), el("p", note), legend(), *drawn)
+
+
+def _has_depth(result: CaseResult) -> bool:
+    return bool(result.taps) and result.case.name != RAW
 
 
 def _case_curves(result: CaseResult) -> Markup:

@@ -198,7 +198,7 @@ def _in_less(finding: Finding) -> list[str]:
 def recorded(finding: Finding) -> str:
     """That an activation is recorded differently, and what shows it."""
     others = len(finding.recorded) - 1
-    also = f" (and {others} others like it)" if others else ""
+    also = f" (and {others} like it)" if others else ""
     return (
         f"only its recording differs{also}: {finding.follows}, which is computed from it, is right"
     )

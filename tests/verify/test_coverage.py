@@ -16,6 +16,7 @@ from aimv2_np.cli import main
 from aimv2_np.errors import VerificationError
 from aimv2_np.trace import Recorder, activation_names
 from aimv2_np.verify import Candidate, assert_matches, verify_cases
+from aimv2_np.verify.asserts import report_on
 from aimv2_np.verify.conformance import export, open_pack
 from aimv2_np.verify.html import page
 from aimv2_np.verify.inputs import Inputs
@@ -72,6 +73,18 @@ def test_final_outputs_of_some_cases() -> None:
     text = page(report)
     assert report.coverage in text
     assert "not given: case pairs, case tall, case raw, logits_per_image" in text
+
+
+def test_a_page_of_raw_inputs_too() -> None:
+    """They have no depth, so no curve; a wrong one is shown as any other."""
+    given = outputs()
+    given["raw"] = {n: a[::-1] if "pixel" in n else a for n, a in given["raw"].items()}
+    report = report_on(numpy_ports.model(), given, inputs=numpy_ports.inputs())
+    (finding,) = report.findings
+    text = page(report)
+    assert f"{finding.causes[0].id}</code>" in text
+    assert "activations of case raw" in text
+    assert "errors of the activations of case raw" not in text
 
 
 # ---------------------------------------------------------------------------- what must be given

@@ -60,7 +60,7 @@ def test_scores_before_they_are_scaled() -> None:
     assert [cause.id for cause in finding.causes] == ["scale-missing"]
     assert report.verdict == "port differs from learned: attn.scores recorded differently"
     said = str(report)
-    assert "only its recording differs (and 3 others like it)" in said
+    assert "only its recording differs (and 3 like it)" in said
     assert "vision.blocks.0.attn.pattern, which is computed from it, is right" in said
     assert "as after" in said
 
