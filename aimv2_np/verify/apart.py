@@ -9,8 +9,8 @@ import numpy as np
 from ..ops import Array
 from ..trace import activation_names
 from .candidate import Candidate
-from .locate import real_of, real_tokens
-from .measure import distance, rows_of
+from .locate import real_tokens
+from .measure import error_of
 from .mistakes import Mistake
 from .walk import Case, Model, State, keep, run, section_of, sections
 
@@ -77,5 +77,4 @@ def _first_difference(
 def _differ(name: str, a: Array, b: Array, real: Array | None) -> bool:
     if np.shape(a) != np.shape(b):
         return True
-    rows = (rows_of(name, value, real_of(name, real)) for value in (a, b))
-    return distance(*rows).overall > _CLEAR
+    return error_of(name, a, b, real).overall > _CLEAR

@@ -26,11 +26,11 @@ from .asserts import as_inputs, as_reference
 from .conformance_page import page
 from .inputs import RAW, Inputs, write_inputs
 from .lanes import lanes, truth
-from .locate import ALLOWED, noise_floor, real_of, real_tokens
-from .measure import Distance, distance, rows_of
+from .locate import ALLOWED, noise_floor, real_tokens
+from .measure import Distance, error_of
 from .preprocess import LEVELS, rounding
 from .raw import RawImage
-from .walk import Case, State, names_of, run, sections, short
+from .walk import Case, State, keep, names_of, run, sections, short
 
 __all__ = ["DTYPES", "EXPECTED", "FORMAT", "INPUTS", "MODEL", "TOLERANCES", "VERSION", "export"]
 
@@ -186,7 +186,7 @@ def _measured(
         for section in sections(model, case):
             values: dict[str, Array] = {}
             noise: dict[tuple[str, str], Distance] = {}
-            see = _kept(values, wanted)
+            see = keep(values, wanted)
             state = run(model, case, section, state, see, wants=wanted.__contains__)
             real = real_tokens(state)
             for i, (dtype, lane) in enumerate(correct):
@@ -195,15 +195,6 @@ def _measured(
                     lane.model, case, section, states[i], see, wants=wanted.__contains__
                 )
             yield values, noise
-
-
-def _kept(values: dict[str, Array], wanted: set[str]) -> Callable[[str, Array], Array]:
-    def see(name: str, value: Array) -> Array:
-        if name in wanted:
-            values[name] = np.asarray(value)
-        return value
-
-    return see
 
 
 def _against(
@@ -218,8 +209,7 @@ def _against(
     def compared(name: str, value: Array) -> Array:
         value = see(name, value)
         if name in truths:
-            tokens = real_of(name, real)
-            off = distance(rows_of(name, value, tokens), rows_of(name, truths[name], tokens))
+            off = error_of(name, value, truths[name], real)
             noise[dtype, name] = noise.get((dtype, name), off) | off
         return value
 

@@ -15,7 +15,7 @@ import numpy as np
 from ..ops import Array
 from .candidate import Candidate
 from .lanes import lanes
-from .measure import Distance, distance, rows_of
+from .measure import Distance, error_of, real_of, rows_of
 from .mistakes import Planted
 from .shapes import ShapeMismatch, reconciled
 from .walk import Case, Model, State, Tick, grid_of, keep, names_of, run, sections, silent
@@ -27,7 +27,6 @@ __all__ = [
     "TapResult",
     "allowance",
     "compare",
-    "real_of",
     "real_tokens",
     "stream",
     "suspects",
@@ -176,11 +175,6 @@ def real_tokens(state: State) -> Array | None:
     return np.asarray(positions <= state["end"][:, None])
 
 
-def real_of(name: str, real: Array | None) -> Array | None:
-    """`real` for activations of the text encoder that have a row per token."""
-    return real if name.startswith("text.") else None
-
-
 class _Found:
     """The candidate's activations of a section, beside the truth's."""
 
@@ -248,8 +242,7 @@ class _Found:
 
     def distance(self, name: str, value: Array) -> Distance:
         """How far a value is from the truth."""
-        real = real_of(name, self.real)
-        return distance(rows_of(name, value, real), rows_of(name, self.truth[name], real))
+        return error_of(name, value, self.truth[name], self.real)
 
     def error(self, name: str) -> Distance:
         """How far the candidate is from the truth."""
@@ -298,8 +291,7 @@ class _Injected:
         array = self._found.array(name)
         if array is None:
             return value
-        real = real_of(name, self._found.real)
-        self._found.own[name] = distance(rows_of(name, array, real), rows_of(name, value, real))
+        self._found.own[name] = error_of(name, array, value, self._found.real)
         return self._found.filled(name, value)
 
 

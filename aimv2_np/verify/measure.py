@@ -7,7 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MERGED", "Distance", "distance", "hidden_as_finite", "hides", "rows_of"]
+__all__ = [
+    "MERGED",
+    "Distance",
+    "distance",
+    "error_of",
+    "hidden_as_finite",
+    "hides",
+    "real_of",
+    "rows_of",
+]
 
 Array = NDArray[Any]
 _BELOW = 50.0  # a score so far below its row's largest is as good as -inf: softmax makes 0 of it
@@ -96,3 +105,14 @@ def distance(found: Array, truth: Array) -> Distance:
         overall = float(np.sqrt(squares.mean()) / size)
         worst = float(np.sqrt(squares.max(initial=0.0)) / size)
     return Distance(*(np.inf if np.isnan(d) else d for d in (overall, worst)))
+
+
+def real_of(name: str, real: Array | None) -> Array | None:
+    """`real` for activations of the text encoder that have a row per token."""
+    return real if name.startswith("text.") else None
+
+
+def error_of(name: str, found: Array, truth: Array, real: Array | None = None) -> Distance:
+    """How far an activation is from the true one; `real` (K, T): which tokens of texts count."""
+    real = real_of(name, real)
+    return distance(rows_of(name, found, real), rows_of(name, truth, real))

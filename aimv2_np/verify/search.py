@@ -19,11 +19,10 @@ from .locate import (
     TapResult,
     compare,
     noise_floor,
-    real_of,
     real_tokens,
     stream,
 )
-from .measure import Distance, distance, rows_of
+from .measure import Distance, error_of, real_of
 from .mistakes import Mistake, Patch, Planted
 from .shapes import ShapeMismatch, reconciled
 from .walk import Case, Model, State, Tick, grid_of, keep, run, section_of, sections
@@ -63,12 +62,6 @@ def _led(
 def _cast(state: State, dtype: Any) -> State:
     """What flows in another dtype."""
     return {k: v.astype(dtype) if k in ("vision", "text") else v for k, v in state.items()}
-
-
-def _apart(name: str, found: Array, true: Array, real: Array | None) -> Distance:
-    """How far an activation is from the true one."""
-    real = real_of(name, real)
-    return distance(rows_of(name, found, real), rows_of(name, true, real))
 
 
 def _strands(name: str) -> tuple[str, ...]:
@@ -298,7 +291,7 @@ class Search:
         run_beside = self._beside(place.result, _strands(name), narrowed, lane.model)
         for seen, shown, real in run_beside:
             if name in seen:
-                return _apart(name, shown[name], seen[name], real) | noise_floor(dtype)
+                return error_of(name, shown[name], seen[name], real) | noise_floor(dtype)
         return None
 
     def follows(self, result: CaseResult, wrong: TapResult) -> TapResult | None:
@@ -324,7 +317,7 @@ class Search:
 
         for seen, shown, real in self._beside(result, strands, injected):
             for name in (n for n in seen if n in right):
-                moved = _apart(name, shown[name], seen[name], real)
+                moved = error_of(name, shown[name], seen[name], real)
                 if moved.over(right[name].noise) > _CLEARLY * right[name].allowed:
                     return right[name]
             ahead += ahead > 0 or wrong.name in seen

@@ -7,7 +7,7 @@ none holding more than a section's activations, and a run can start in the middl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -204,11 +204,12 @@ class _Patched:
         return value
 
 
-def keep(seen: dict[str, Array]) -> See:
-    """Lets every activation flow on, and keeps it."""
+def keep(seen: dict[str, Array], wanted: Container[str] | None = None) -> See:
+    """Lets every activation flow on, and keeps it, or those that are wanted."""
 
     def see(name: str, value: Array) -> Array:
-        seen[name] = value
+        if wanted is None or name in wanted:
+            seen[name] = value
         return value
 
     return see
