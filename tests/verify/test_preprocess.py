@@ -1,59 +1,34 @@
-"""What a port makes of raw images and texts: right ones pass, mistakes are named."""
+"""What a port makes of raw images: right ones pass, mistakes are named; and what is malformed.
+
+Texts are judged in `test_preprocess_texts.py`, ways to resample in
+`test_preprocess_resampling.py`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import io
-import unicodedata
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import golden_cases
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from preprocess_reports import compared, pipeline, taps
 
 from aimv2_np.errors import VerificationError
 from aimv2_np.images import ImageProcessor
-from aimv2_np.tokenizer_files import load_backend
-from aimv2_np.verify import Candidate, Case, Report, reference, resampling
-from aimv2_np.verify.inputs import Inputs, make_inputs
+from aimv2_np.verify import Candidate
+from aimv2_np.verify.inputs import Inputs
 from aimv2_np.verify.lanes import rounded
-from aimv2_np.verify.locate import CaseResult, TapResult
-from aimv2_np.verify.mistakes import Mistake, every, preprocessing, tokens  # noqa: F401
+from aimv2_np.verify.mistakes import Mistake, every, preprocessing  # noqa: F401
 from aimv2_np.verify.preprocess import compare_raw
-from aimv2_np.verify.raw import RawImage, RawTexts
+from aimv2_np.verify.raw import RawImage
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 PER_CHANNEL = np.array(STD)[:, None, None]
 IMAGES = [m for m in every() if m.at("raw.pixel_values")]
-TEXTS = [m for m in every() if m.at("raw.input_ids")]
-
-
-@cache
-def pipeline(size: int | str | None = "emoji-lit") -> tuple[Any, Inputs]:
-    """emoji-lit, or a vision model with the preprocessing for a size, and its inputs."""
-    if size == "emoji-lit":
-        model = reference("emoji-lit")
-    else:
-        kind = "vision-native" if size is None else "vision-absolute"
-        model = reference(golden_cases.GOLDEN / kind / "transformers")
-        model.processor = ImageProcessor.for_size(size)
-    return model, make_inputs(model)
-
-
-def compared(size: Any, given: dict[str, Any], dtype: str = "float32") -> Report:
-    model, inputs = pipeline(size)
-    taps, findings = compare_raw(model, inputs, Candidate("port", {"raw": given}, dtype))
-    result = CaseResult(Case("raw"), taps)
-    return Report(model.name, "port", dtype, [result], findings)
-
-
-def taps(report: Report) -> list[TapResult]:
-    return report.results[0].taps
 
 
 # ---------------------------------------------------------------------------- a port of its own
@@ -208,56 +183,6 @@ def test_narrow_numbers_are_right_for_a_port_that_says_so(dtype: str) -> None:
     assert finding.causes[0].id == f"pixels-{dtype}"
 
 
-# ---------------------------------------------------------------------------- resampling
-
-SIZES = [(30, 12), (31, 13), (20, 20), (9, 25)]  # old, new
-
-
-@pytest.mark.parametrize(("old", "new"), SIZES)
-def test_bicubic_in_floats_is_pillows_on_floats(old: int, new: int) -> None:
-    image = np.random.default_rng(0).uniform(0, 255, (old, 2 * old)).astype(np.float32)
-    expected = np.asarray(Image.fromarray(image).resize((2 * new, new), Image.Resampling.BICUBIC))
-    found = resampling.resample(
-        np.repeat(image[:, :, None], 3, axis=2), (new, 2 * new), resampling.antialiased
-    )
-    np.testing.assert_allclose(found[:, :, 1], expected, atol=1e-3)
-
-
-@pytest.mark.parametrize(("old", "new"), SIZES)
-def test_areas_are_those_of_pixels_cut_into_equal_parts(old: int, new: int) -> None:
-    values = np.random.default_rng(0).uniform(0, 255, old)
-    expected = np.repeat(values, new).reshape(new, old).mean(axis=1)
-    assert_along(resampling.areas, values, expected)
-
-
-@pytest.mark.parametrize(("old", "new"), SIZES)
-def test_linear_between_two_pixels(old: int, new: int) -> None:
-    values = np.random.default_rng(0).uniform(0, 255, old)
-    centres, ends = (np.arange(new) + 0.5) * old / new - 0.5, np.linspace(0, old - 1, new)
-    pixels = np.arange(old)
-    assert_along(resampling.two_pixels, values, np.interp(centres, pixels, values))
-    assert_along(resampling.corners, values, np.interp(ends, pixels, values))
-    assert_along(
-        resampling.first_pixels, values, values[np.floor(np.arange(new) * old / new).astype(int)]
-    )
-
-
-def test_bicubic_of_four_pixels() -> None:
-    values = np.array([0.0, 0, 0, 1, 0, 0, 0, 0])
-    # half-way between two: Keys' kernel at 1/2 and 3/2 with a = -3/4
-    assert_along(resampling.four_pixels, values, np.array([0, 19 / 32, -3 / 32, 0]))
-    assert_along(
-        resampling.four_pixels, np.array([4.0, 0, 0, 0]), np.array([2.0, 0])
-    )  # beyond the edge is the edge
-
-
-def assert_along(taps: Any, values: np.ndarray, expected: np.ndarray) -> None:
-    """A column of pixels resized becomes another."""
-    column = np.broadcast_to(values[:, None, None], (len(values), 1, 3))
-    found = resampling.resample(column, (len(expected), 1), taps)
-    np.testing.assert_allclose(found[:, 0, 0], expected, atol=1e-9)
-
-
 # ---------------------------------------------------------------------------- the library
 
 
@@ -330,87 +255,6 @@ def test_pairs_are_named(pair: tuple[str, str]) -> None:
     assert finding.causes[0].proved
     assert {m.id for m in finding.causes[0].mistakes} == set(pair)
     assert finding.alike == []
-
-
-# ---------------------------------------------------------------------------- texts
-
-
-def right_texts() -> dict[str, np.ndarray]:
-    """Ids and mask as CLIP's own code makes them, given the pieces of each word."""
-    model, inputs = pipeline()
-    rows = []
-    for text in inputs.texts:
-        text = " ".join(unicodedata.normalize("NFC", text).lower().split())
-        words = model.tokenizer(text, max_length=1000).input_ids[0, 1:-1].tolist()
-        rows.append([3998, *words[:30], 3999])
-    ids = np.full((len(rows), max(map(len, rows))), 3999)
-    mask = np.zeros_like(ids)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)], mask[i, : len(row)] = row, 1
-    return {"input_ids": ids, "attention_mask": mask}
-
-
-def raw_texts(*mistakes: Mistake) -> dict[str, np.ndarray]:
-    model, inputs = pipeline()
-    backend, *_ = load_backend(Path(model.tokenizer.source).parent, 3999, None)
-    raw: Any = RawTexts(inputs.texts, model.tokenizer, backend)
-    for mistake in mistakes:
-        raw = mistake.patch(raw)
-    return raw.tokens()
-
-
-def test_ids_and_mask_that_are_right_pass() -> None:
-    right = right_texts()
-    for given in (right, raw_texts(), {"input_ids": right["input_ids"].astype(np.float32)}):
-        assert compared("emoji-lit", given).ok
-    longer = {name: np.pad(a, ((0, 0), (0, 45)), constant_values=3999 * (name == "input_ids"))
-              for name, a in right.items()}  # fmt: skip
-    report = compared("emoji-lit", longer)
-    assert report.ok
-    assert {tap.note for tap in taps(report)} == {"padded to 77 tokens"}
-
-
-BY_HAND: dict[str, Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]] = {
-    "ids-shifted": lambda ids, mask: (ids + 1, mask),
-    "padded-with-0": lambda ids, mask: (ids * mask, mask),
-    "attention-mask-inverted": lambda ids, mask: (ids, 1 - mask),
-    "attention-mask-of-ones": lambda ids, mask: (ids, np.ones_like(mask)),
-    "attention-mask-hides-end": lambda ids, mask: (ids, ids != 3999),
-    "begin-is-end": lambda ids, mask: (np.where(ids == 3998, 3999, ids), mask),
-    "padded-left": lambda ids, mask: tuple(
-        np.stack([np.roll(row, -real.sum()) for row, real in zip(a, mask, strict=True)])
-        for a in (ids, mask)
-    ),
-    "ids-shifted + attention-mask-inverted": lambda ids, mask: (ids + 1, 1 - mask),
-}
-
-
-@pytest.mark.parametrize("named", BY_HAND)
-def test_the_mistake_of_a_tokenizer_is_named(named: str) -> None:
-    right = right_texts()
-    ids, mask = BY_HAND[named](right["input_ids"], right["attention_mask"])
-    report = compared("emoji-lit", {"input_ids": ids, "attention_mask": mask})
-    (finding,) = report.findings
-    assert [cause.id for cause in finding.causes] == [named]
-    assert "differ, the first in texts[" in finding.wrong.problem
-
-
-@pytest.mark.parametrize("mistake", TEXTS, ids=lambda m: m.id)
-def test_every_mistake_with_texts_is_told_from_every_other(mistake: Mistake) -> None:
-    (finding,) = compared("emoji-lit", raw_texts(mistake)).findings
-    assert [cause.id for cause in finding.causes] == [mistake.id]
-
-
-def test_without_a_mask_a_missing_end_looks_like_one_cut_off() -> None:
-    given = {"input_ids": raw_texts(*[m for m in TEXTS if m.id == "no-end"])["input_ids"]}
-    (finding,) = compared("emoji-lit", given).findings
-    assert {c.id for c in (finding.causes[0], *finding.alike)} == {"no-end", "eos-truncated"}
-
-
-def test_white_space_cannot_show() -> None:
-    tokenizer = pipeline()[0].tokenizer
-    for text in ("two words", " two  words ", "two\n\twords\u3000"):
-        np.testing.assert_array_equal(tokenizer(text).input_ids, tokenizer("two words").input_ids)
 
 
 # ---------------------------------------------------------------------------- malformed
