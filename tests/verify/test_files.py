@@ -29,10 +29,6 @@ WRITERS = [
 ]
 
 
-def numbers(i: int) -> np.ndarray:
-    return np.full((1, 2), i, np.float32)
-
-
 # ---------------------------------------------------------------------------- what is read
 
 

@@ -21,7 +21,7 @@ from aimv2_np.images import ImageProcessor
 from aimv2_np.verify import Candidate
 from aimv2_np.verify.inputs import Inputs
 from aimv2_np.verify.lanes import rounded
-from aimv2_np.verify.mistakes import Mistake, every, preprocessing  # noqa: F401
+from aimv2_np.verify.mistakes import Mistake, every
 from aimv2_np.verify.preprocess import compare_raw
 from aimv2_np.verify.raw import RawImage
 

@@ -12,7 +12,7 @@ import pytest
 from preprocess_reports import compared, pipeline, taps
 
 from aimv2_np.tokenizer_files import load_backend
-from aimv2_np.verify.mistakes import Mistake, every, tokens  # noqa: F401
+from aimv2_np.verify.mistakes import Mistake, every
 from aimv2_np.verify.raw import RawTexts
 
 TEXTS = [m for m in every() if m.at("raw.input_ids")]
