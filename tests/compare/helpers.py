@@ -21,6 +21,8 @@ from transformers.utils import logging
 
 import aimv2_np
 from aimv2_np.errors import AIMv2Warning
+from aimv2_np.trace import activation_names
+from aimv2_np.verify import Case
 
 logging.disable_progress_bar()  # one bar per saved model would bury a failure
 
@@ -143,3 +145,17 @@ def assert_same_lit(ours: Any, theirs: Any, tolerance: float, scale: float) -> N
     assert_equal(ours.text_embeds, theirs.text_embeds, tolerance)
     assert_equal(ours.logits_per_image, theirs.logits_per_image, tolerance, size=scale)
     assert_equal(ours.logits_per_text, theirs.logits_per_text, tolerance, size=scale)
+
+
+# ---------------------------------------------------------------------------- the verifier's
+
+# What hooks on modules do not see.
+INSIDE = {"attn.scores", "attn.pattern", "head.scores", "head.pattern", "logit_scale"}
+
+
+def expected(model: Any, case: Case, hidden: set[str]) -> set[str]:
+    """All activations but those whose names end so."""
+    names = activation_names(
+        model.config, images=case.pixel_values is not None, texts=case.input_ids is not None
+    )
+    return {name for name in names if not name.endswith(tuple(hidden))}

@@ -27,6 +27,11 @@ def _tensors(value: Any, dtype: torch.dtype) -> Any:
     return [_tensors(inner, dtype) for inner in value]
 
 
+def wide(x: Tensor) -> Tensor:
+    """In float32 at least."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 class Port:
     """`port(case)` runs a case and returns its activations as NumPy arrays."""
 
@@ -49,7 +54,7 @@ class Port:
         return self.vision if name == "vision" else self.text
 
     def note(self, name: str, value: Tensor) -> Tensor:
-        self.taps[name] = value.detach().float().numpy().copy()
+        self.taps[name] = wide(value.detach()).numpy().copy()
         return value
 
     @torch.inference_mode()
@@ -70,8 +75,8 @@ class Port:
     # ------------------------------------------------------------------ pieces
 
     def norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        wide = x.float() if x.dtype != torch.float64 else x
-        unit = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        upcast = wide(x)
+        unit = upcast * torch.rsqrt(upcast.square().mean(-1, keepdim=True) + self.eps)
         return unit.to(x.dtype) * weight
 
     def pixels(self, pixels: Tensor) -> Tensor:
@@ -178,7 +183,7 @@ class Port:
         return hidden if mask is None else hidden | ~mask[:, None, None, :]
 
     def weigh(self, scores: Tensor) -> Tensor:
-        return scores.float().softmax(-1).to(scores.dtype)
+        return wide(scores).softmax(-1).to(scores.dtype)
 
     def proj(self, merged: Tensor, p: Any) -> Tensor:
         return merged @ p.proj.T

@@ -1,7 +1,7 @@
 """The verifier on ports with and without mistakes.
 
 `PORT` seeds every mistake of the library in an independent port to PyTorch. Each must be located
-where it is made and named first: with all activations, and with final outputs alone.
+where it is made, in every strand that has it, and named first; from final outputs alone, named.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import torch
 
 from aimv2_np.trace import activation_names
 from aimv2_np.verify import Candidate, Report, verify_cases
+from aimv2_np.verify.locate import stream
 from aimv2_np.verify.mistakes import every
+from aimv2_np.verify.walk import names_of
 
 from .port import Port
 from .port_mistakes import PORT
@@ -65,6 +67,38 @@ def named(report: Report) -> list[tuple[str, list[str]]]:
     ]
 
 
+# Where a mistake shows if that is not at the first activation that it replaces.
+HEADS = ("head-dim-64", "heads-halved", "heads-one")
+LATER = {
+    # q, k and v are compared with their heads merged, and merged they are right
+    **dict.fromkeys(HEADS, "blocks.0.attn.scores"),
+    # the patch norm comes out as it should, though for nothing
+    "pos-before-norm": "embed",
+    # seeded in block 1
+    "block-skipped": "blocks.1.resid_post",
+    "block-twice": "blocks.1.resid_post",
+    # so many blocks are as they should be: 2 of 4, all but the last, the first, 0 and 1 of 12
+    "layer-count": "blocks.2.resid_post",
+    "penultimate": "blocks.3.resid_post",
+    "layer-previous": "blocks.1.norm_1",
+    "layers-tied": "blocks.1.norm_1",
+    "layers-sorted-as-text": "blocks.2.norm_1",
+}
+# Seeded in the vision tower only.
+ONE_TOWER = ("block-skipped", "block-twice", "no-positions", "pos-reversed")
+
+
+def places(id: str) -> dict[str, str]:
+    """Where a mistake shows first, by strand."""
+    model, (mistake,) = random_models.make(kind_for(id)), every([id])
+    found: dict[str, str] = {}
+    for case in random_models.cases(kind_for(id)):
+        for name in filter(mistake.at, names_of(model, case)):
+            tower = name.partition(".")[0]
+            found.setdefault(stream(name), f"{tower}.{LATER[id]}" if id in LATER else name)
+    return {"image": found["image"]} if id in ONE_TOWER else found
+
+
 def test_every_mistake_is_seeded_or_excused() -> None:
     raw = {m.id for m in every() if all(p.startswith("raw.") for p in m.patterns)}
     assert {m.id for m in every()} - raw == set(PORT) | set(UNSEEDED)
@@ -77,6 +111,10 @@ def test_mistakes_are_named(id: str) -> None:
     report = verified(kind_for(id), port)
     assert report.exit_code == 1
     assert named(report) == [(id, [])] * len(report.findings)
+    located = [(stream(f.wrong.name), f.wrong.name) for f in report.findings]
+    assert located == list(places(id).items())
+    if id not in HEADS:
+        assert all(every([id])[0].at(name) for _, name in located)
 
 
 # From final outputs alone: what computes the same is told with it.
