@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -51,20 +52,20 @@ class _Terminated(BaseException):
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM raises `_Terminated`; not in a program's other threads, which cannot ask for it."""
+    """SIGTERM raises `_Terminated`, where it has no other meaning and this is the main thread."""
 
     def terminate(*_: object) -> None:
         raise _Terminated
 
-    try:
-        before = signal.signal(signal.SIGTERM, terminate)
-    except ValueError:
+    usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not usual or threading.current_thread() is not threading.main_thread():
         yield
         return
+    signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run(argv: Sequence[str] | None) -> int:

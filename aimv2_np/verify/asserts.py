@@ -18,13 +18,13 @@ import numpy as np
 from ..errors import VerificationError
 from ..models import LiT, VisionEncoder
 from ..weights.files import shown
-from .candidate import Candidate
+from .candidate import Candidate, asked, images_apart
 from .files import read_candidate
 from .gather import Stored, by_case, gathered, stored
 from .inputs import RAW, Inputs, make_inputs, read_inputs
 from .lanes import as_dtype
 from .locate import CaseResult
-from .preprocess import asked, compare_raw
+from .preprocess import compare_raw
 from .report import Report
 from .run import known_names, reference, verify_cases
 from .walk import Case, Tick, silent
@@ -100,6 +100,8 @@ def report_on(
     port = as_candidate(candidate, given.cases, model=pipeline, dtype=dtype, names=names)
     if taps is not None:
         port = only(port, taps)
+    if RAW in port.cases:
+        port = replace(port, cases={**port.cases, RAW: images_apart(port, len(given.sources))})
     check_required(port, _known(pipeline, given), require)
     report = _report(pipeline, given, port, tick)
     if not report.compared:
@@ -187,6 +189,9 @@ def as_inputs(pipeline: Any, inputs: Inputs | Sequence[Case] | Path_ | None) -> 
     cases = [inputs] if isinstance(inputs, Case) else list(inputs or ())
     if not cases or not all(isinstance(case, Case) for case in cases):
         raise VerificationError("inputs: expected a file, Inputs, or a list of at least one Case")
+    for case in cases:
+        if "/" in case.name:
+            raise VerificationError(f"inputs: the case {shown(case.name)} has a / in its name")
     return Inputs(cases, [], [])
 
 
@@ -275,7 +280,7 @@ def only(port: Candidate, taps: str | Iterable[str]) -> Candidate:
             raise VerificationError(
                 f"{port.name} gives nothing that matches {pattern!r}; it gives {_listed(given)}"
             )
-    return port.some(lambda name: any(fnmatchcase(name, p) for p in patterns))
+    return port.some(lambda _, name: any(fnmatchcase(name, p) for p in patterns))
 
 
 def _listed(names: Iterable[str]) -> str:

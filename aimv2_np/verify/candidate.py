@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..ops import Array
+import numpy as np
 
-__all__ = ["Candidate"]
+from ..errors import VerificationError
+from ..ops import Array
+from .inputs import RAW, Inputs
+
+__all__ = ["Candidate", "asked", "images_apart"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +32,14 @@ class Candidate:
         return iter(self.cases.get(case, {}))
 
     def get(self, case: str, name: str) -> Array | None:
-        """One activation, or None."""
-        return self.cases.get(case, {}).get(name)
+        """One activation, or None; truth values as 0 and 1."""
+        found = self.cases.get(case, {}).get(name)
+        truths = found is not None and np.asarray(found).dtype.kind == "b"
+        return np.asarray(found, np.float64) if truths else found
 
-    def some(self, keep: Callable[[str], bool]) -> Candidate:
-        """Those activations whose names are to be kept; cases without any are left out."""
-        some = {case: _Some(taps, list(filter(keep, taps))) for case, taps in self.cases.items()}
+    def some(self, keep: Callable[[str, str], bool]) -> Candidate:
+        """Those activations that are to be kept, by case and name; no cases without any."""
+        some = {c: _Some(taps, [n for n in taps if keep(c, n)]) for c, taps in self.cases.items()}
         return replace(self, cases={case: taps for case, taps in some.items() if taps})
 
 
@@ -54,3 +60,34 @@ class _Some(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self.kept)
+
+
+# ---------------------------------------------------------------------------- raw inputs
+
+
+def asked(inputs: Inputs) -> list[str]:
+    """What a candidate can give of the raw images and texts."""
+    texts = ["input_ids", "attention_mask"] if inputs.texts else []
+    return [*(f"pixel_values_{i}" for i in range(len(inputs.sources))), *texts]
+
+
+def images_apart(candidate: Candidate, count: int) -> dict[str, Array]:
+    """What a candidate gives of raw inputs: "pixel_values", a batch of all images, one by one.
+
+    Raises:
+        VerificationError: not a batch of so many.
+    """
+    given = {name: np.asarray(array) for name, array in candidate.cases.get(RAW, {}).items()}
+    batch = given.pop("pixel_values", None)
+    if batch is None:
+        return given
+    if any(name.startswith("pixel_values_") for name in given):
+        raise VerificationError(
+            f"{candidate.name} gives {RAW}/pixel_values and single images besides: give one"
+        )
+    if batch.ndim != 4 or len(batch) != count:
+        raise VerificationError(
+            f"{candidate.name} gives {RAW}/pixel_values of shape {batch.shape}, expected "
+            f"({count}, 3, Y, X), or {RAW}/pixel_values_0 to _{count - 1} one by one"
+        )
+    return given | {f"pixel_values_{i}": image for i, image in enumerate(batch)}

@@ -27,7 +27,7 @@ from ..weights.files import open_source, parse_json_object, shown
 from ..weights.safetensors_file import read_safetensors
 from ..weights.stored import StoredTensor
 from .asserts import Ported, as_candidate, check_required, only
-from .candidate import Candidate
+from .candidate import Candidate, images_apart
 from .conformance_export import (
     DTYPES,
     EXPECTED,
@@ -40,7 +40,6 @@ from .conformance_export import (
 )
 from .inputs import RAW, Inputs, read_inputs
 from .measure import MERGED
-from .preprocess import images_apart
 from .shapes import ShapeMismatch, reconciled
 
 __all__ = ["Failure", "Pack", "check", "export", "open_pack"]

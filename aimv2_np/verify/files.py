@@ -124,8 +124,9 @@ def _npz(path: Path) -> dict[str, Stored]:
     with _explained(path), zipfile.ZipFile(path) as archive:
         members = [n for n in archive.namelist() if n.endswith(".npy")]
         if not members:
+            whose = "of torch.save" if archive.namelist() else "of a program that gave none"
             raise VerificationError(
-                f"{path}: a zip archive without arrays, perhaps of torch.save; {_EXPECTED}"
+                f"{path}: a zip archive without arrays, perhaps {whose}; {_EXPECTED}"
             )
         return {name.removesuffix(".npy"): _member(path, archive, name) for name in members}
 

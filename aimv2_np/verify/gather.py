@@ -116,11 +116,19 @@ def gathered(
         for array in arrays.values() if case != RAW else ():
             numbers[array.dtype] += math.prod(array.shape)
     known = {dtype: count for dtype, count in numbers.items() if dtype in _NARROW_FIRST}
+    unknown = [*_unknown(schemes, keys), *_unsplit(schemes, given, texts_only)]
+    stored = max(known, key=lambda d: (known[d], _NARROW_FIRST.index(d)), default="float32")
     return Gathered(
         {case: _Activations(arrays, owner) for case, arrays in found.items() if arrays},
-        max(known, key=lambda d: (known[d], _NARROW_FIRST.index(d)), default="float32"),
-        (*notes, *_unknown(schemes, keys), *_unsplit(schemes, given, texts_only)),
+        "float32" if stored == "float64" else stored,
+        (*notes, *_doubles(stored), *unknown),
     )
+
+
+def _doubles(stored: str) -> list[str]:
+    """A note on how numbers stored as float64 are judged, of which few ports are meant to be."""
+    judged = "stored as float64, judged as float32; state the dtype float64 to judge them as it"
+    return [judged] if stored == "float64" else []
 
 
 def _schemes(

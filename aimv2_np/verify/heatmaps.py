@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..ops import Array
-from .diagnose import Finding
+from .finding import Finding
 from .markup import Markup, el, number
 from .measure import hidden_as_finite
 from .walk import Case

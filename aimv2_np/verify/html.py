@@ -15,12 +15,12 @@ from pathlib import Path
 from .. import __version__
 from ..writing import written_whole
 from .curves import curves, legend
-from .diagnose import Cause, Finding
+from .finding import Cause, Finding
 from .heatmaps import heat_maps
 from .inputs import RAW
 from .locate import ALLOWED, CaseResult, TapResult, stream
 from .markup import Markup, el, number, times
-from .report import Report, pattern, recorded, title, unexplained, where
+from .report import FED, RECORDED, Report, as_in_less, pattern, recorded, title, unexplained, where
 from .walk import Case
 
 __all__ = ["page", "write_page"]
@@ -84,6 +84,8 @@ def _verdict(report: Report) -> Markup:
         ("✗", "It differs", "wrong"),
         ("?", "Nothing compared", "nothing"),
     ][report.exit_code]
+    if report.findings and all(finding.follows for finding in report.findings):
+        sign, word, kind = "≈", "It records differently", "nothing"
     wrong = sum(not t.ok for r in report.results for t in r.taps)
     counted = f"{report.coverage} in {_counted(len(report.results), 'case')} compared"
     if report.not_given:
@@ -187,8 +189,7 @@ def _causes(finding: Finding) -> list[Markup]:
     if finding.follows:
         like = [el("p", "It is as after ", _code(m.id), f": {m.says}")
                  for cause in finding.causes for m in cause.mistakes]  # fmt: skip
-        advice = "Record it where the table of activations says, or leave it out."
-        told = el("p", f"O{recorded(finding)[1:]}. ", advice)
+        told = el("p", f"O{recorded(finding)[1:]}. R{RECORDED[1:]}; {FED}.")
         return [el("div", el("h3", "Cause: recorded differently"), told, *like, class_="cause")]
     if finding.proved:
         best = finding.causes[0]
@@ -200,10 +201,8 @@ def _causes(finding: Finding) -> list[Markup]:
             parts += [_cause(cause, finding, "Or") for cause in finding.alike]
         return parts
     if finding.dtype:
-        said = f"It errs as much as a correct run in {finding.dtype} does."
-        advice = "Compute in the dtype that was stated, or state the one that is computed in."
-        return [el("div", el("h3", "Cause: a smaller dtype"), el("p", said, " ", advice),
-                   class_="cause")]  # fmt: skip
+        less = el("p", f"T{as_in_less(finding)[1:]}.")
+        return [el("div", el("h3", "Cause: perhaps a smaller dtype"), less, class_="cause")]
     nearest = [_cause(cause, finding, "Nearest") for cause in finding.causes]
     said = f"N{unexplained(finding)[1:]}{'; these come nearest' if nearest else ''}."
     return [el("p", said, class_="alike"), *nearest]
@@ -321,7 +320,7 @@ def _table(report: Report, result: CaseResult) -> Markup:
 def _row(report: Report, tap: TapResult, first: bool) -> Markup:
     """An activation: its numbers, a cross where it is wrong."""
     own = tap.own_excess
-    note = [tap.problem, tap.note and f"read as: {tap.note}"]
+    note = [tap.problem, tap.note and f"read as: {tap.note}", tap.remark]
     worst = not tap.ok and tap.error.overall <= ALLOWED * tap.noise.overall
     sign = "" if tap.ok else "✗ first " if first else "✗ "
     return el(

@@ -2,7 +2,7 @@
 
 How much a correct implementation errs is measured, not assumed: float32 as the definitions have it,
 and in the forms of fast kernels with sums in other orders (forms.py); bfloat16 and float16 with
-every activation and every weight rounded.
+every activation and every weight rounded, likewise.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def lanes(model: Model, dtype: str) -> list[Lane]:
             value = np.exp(rounded(np.log(value), dtype))
         return rounded(value, dtype)
 
-    return [Lane(_rebuilt(model, NUMPY, "float32", narrow), see)]
+    return [Lane(_rebuilt(model, be, "float32", narrow), see) for be in (NUMPY, fused(_SEEDS[0]))]
 
 
 def _caster(dtype: str) -> Callable[[Array], Array]:

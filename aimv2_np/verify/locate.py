@@ -45,7 +45,8 @@ PREFIXES = {  # of the names in each strand
 }
 
 _ROUGH = 16.0  # times that, where a planted mistake rounds: a few numbers fall on the other side
-_UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-9, "float16": 2.0**-11}
+# Of a single rounding. Of float64 some more: the truth is no more precise than what it judges.
+_UNIT = {"float64": 2.0**-50, "float32": 2.0**-24, "bfloat16": 2.0**-9, "float16": 2.0**-11}
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class TapResult:
     allowed: float = ALLOWED  # what the error may be, as a multiple of the noise
     problem: str = ""  # a shape that does not fit, NaN
     note: str = ""  # how its shape was reconciled
+    remark: str = ""  # what else should be said
 
     @property
     def excess(self) -> float:
@@ -199,7 +201,7 @@ class _Found:
 
     def result(self, name: str, section: str) -> TapResult:
         """What is known about one activation."""
-        base, own = noise_floor(self._candidate.dtype), self.own.get(name)
+        base, own = self._stored(name), self.own.get(name)
         return TapResult(
             self._case,
             name,
@@ -212,6 +214,12 @@ class _Found:
             problem=self.problem(name),
             note=self.note(name),
         )
+
+    def _stored(self, name: str) -> Distance:
+        """What it costs at least to compute in the port's dtype, and to store in the array's."""
+        array, floor = self.array(name), noise_floor(self._candidate.dtype)
+        stored = "" if array is None else array.dtype.name
+        return floor | noise_floor(stored) if stored in _UNIT else floor
 
     def _read(self, name: str) -> tuple[Array | None, str, str]:
         """The array in our shape or None, the problem, the note."""
@@ -229,9 +237,7 @@ class _Found:
         except ShapeMismatch as error:
             return None, str(error), ""
         rows = rows_of(name, array, real_of(name, self.real))
-        if np.isnan(rows).any() and not np.isnan(truth).any():
-            return array, f"NaN in {np.isnan(rows).any(axis=-1).mean():.0%} of its vectors", note
-        return array, "", note
+        return array, _undefined(rows, truth), note
 
     def array(self, name: str) -> Array | None:
         return self._read(name)[0]
@@ -262,6 +268,20 @@ class _Found:
             return array
         keep = real[:, :, None] if array.ndim == 3 else real[:, None, :, None]
         return np.where(keep, array, value)
+
+
+def _undefined(rows: Array, truth: Array) -> str:
+    """In how many vectors NaN or infinity stands where nothing like it should."""
+    if rows.dtype.kind != "f":
+        return ""
+    for what, bad, true in (
+        ("NaN", np.isnan(rows), np.isnan(truth)),
+        ("infinity", np.isposinf(rows) | (np.isneginf(rows) & ~np.isneginf(truth).any()),
+         np.isposinf(truth)),
+    ):  # fmt: skip
+        if bad.any() and not true.any():
+            return f"{what} in {bad.any(axis=-1).sum()} of its {len(rows)} vectors"
+    return ""
 
 
 class _Against:

@@ -7,7 +7,9 @@ import numpy as np
 from ..ops import Array
 from .measure import hidden_as_finite, hides, rows_of
 
-__all__ = ["describe", "simple"]
+__all__ = ["ALL", "describe", "simple"]
+
+ALL = "all its vectors differ"
 
 _MANY = 0.9  # of all rows, heads or channels count as all of them
 _CLEAR = 0.999  # how much a pattern must explain to be mentioned
@@ -33,7 +35,8 @@ def describe(
     rows, right = rows_of(name, found, real), rows_of(name, truth, real)
     error = rows - right
     if np.abs(error).max(initial=0.0) <= _ROUNDING * np.abs(right).max(initial=0.0):
-        return ["all finite values are right"] if undefined.any() else []
+        some = undefined.any() and not undefined.all()
+        return ["all finite values are right"] if some else []
     return [*(seen or simple(rows, right)), *_where(name, error, found, truth, grid)]
 
 
@@ -48,7 +51,7 @@ def _seen(rows: Array, right: Array) -> list[str]:
     said = []
     if (hidden & ~low).any():
         said.append(f"{(hidden & ~low).sum() / hidden.sum():.0%} of what should be hidden is seen")
-    if hidden.any() and (low & ~hidden).any():
+    if (low & ~hidden).any():
         said.append(
             f"{(low & ~hidden).sum() / (~hidden).sum():.0%} of what should be seen is hidden"
         )
@@ -69,10 +72,8 @@ def _factor(rows: Array, right: Array) -> list[str]:
     each = (rows * right).sum(axis=1, keepdims=True)
     each = each / np.maximum(np.square(right).sum(axis=1, keepdims=True), 1e-300)
     if right.shape[1] > 2 and _share(rows - each * right, error) > _CLEAR:
-        low, high = float(each.min()), float(each.max())
-        return [
-            f"each vector has the right direction and the wrong length ({low:.3g} to {high:.3g})"
-        ]
+        low, high = (f"{end:.5g}" for end in (each.min(), each.max()))
+        return [f"each vector has the right direction and the wrong length ({low} to {high})"]
     return []
 
 
@@ -111,7 +112,7 @@ def _where(
     said = []
     lengths = np.sqrt(np.square(error).sum(axis=1))
     share = float((lengths > 0.01 * lengths.max()).mean())
-    said.append(f"{share:.0%} of its vectors differ" if share < _MANY else "all its vectors differ")
+    said.append(f"{share:.0%} of its vectors differ" if share < _MANY else ALL)
     worst = _by_patch(found, truth)
     if grid is not None and worst and share < _MANY and worst[1].size == grid[0] * grid[1]:
         image, each = worst

@@ -19,8 +19,8 @@ import numpy as np
 from ..errors import AIMv2Warning, VerificationError
 from ..ops import Array
 from ..tokenizer_files import load_backend
-from .candidate import Candidate
-from .diagnose import Cause, Finding
+from .candidate import Candidate, asked, images_apart
+from .finding import Cause, Finding
 from .inputs import RAW, Inputs
 from .locate import ALLOWED, TapResult, noise_floor
 from .measure import Distance
@@ -28,7 +28,7 @@ from .mistakes import Mistake, every
 from .raw import RawImage, RawTexts
 from .shapes import ShapeMismatch, reconciled
 
-__all__ = ["asked", "compare_raw", "images_apart"]
+__all__ = ["compare_raw"]
 
 ROUNDING = 1e-4  # pixel values no farther apart are the same: under 1 % of a level of 255
 # Another bicubic, one that does not round to 8 bits between its passes, differs from Pillow's by at
@@ -63,12 +63,6 @@ def compare_raw(pipeline: Any, inputs: Inputs, candidate: Candidate) -> Compared
     return taps + more_taps, findings + more_findings
 
 
-def asked(inputs: Inputs) -> list[str]:
-    """What a candidate can give of the raw images and texts."""
-    texts = ["input_ids", "attention_mask"] if inputs.texts else []
-    return [*(f"pixel_values_{i}" for i in range(len(inputs.sources))), *texts]
-
-
 def _given(inputs: Inputs, candidate: Candidate) -> dict[str, Array]:
     """What the candidate gives, a batch of images taken apart."""
     given = images_apart(candidate, len(inputs.sources))
@@ -79,24 +73,6 @@ def _given(inputs: Inputs, candidate: Candidate) -> dict[str, Array]:
                 f"{candidate.name} gives {RAW}/{name}, but these inputs ask for {', '.join(known)}"
             )
     return given
-
-
-def images_apart(candidate: Candidate, count: int) -> dict[str, Array]:
-    """What a candidate gives of raw inputs: "pixel_values", a batch of all images, one by one.
-
-    Raises:
-        VerificationError: not a batch of so many.
-    """
-    given = {name: np.asarray(array) for name, array in candidate.cases.get(RAW, {}).items()}
-    batch = given.pop("pixel_values", None)
-    if batch is None:
-        return given
-    if batch.ndim != 4 or len(batch) != count:
-        raise VerificationError(
-            f"{candidate.name} gives {RAW}/pixel_values of shape {batch.shape}, expected "
-            f"({count}, 3, Y, X), or {RAW}/pixel_values_0 to _{count - 1} one by one"
-        )
-    return given | {f"pixel_values_{i}": image for i, image in enumerate(batch)}
 
 
 # ---------------------------------------------------------------------------- the search
@@ -308,7 +284,7 @@ class _Image:
 
     def tap(self, strict: bool = False) -> TapResult:
         """The comparison; what is only close is right unless `strict`."""
-        error, noise, notes = Distance(np.inf, np.inf), self.rounding / ALLOWED, [self.note]
+        error, noise, notes = Distance(np.inf, np.inf), self.rounding / ALLOWED, list[str]()
         size = float(np.sqrt(np.square(self.truth).mean()))
         if self.found is not None and not self.problem:
             left = np.abs(self.found - self.truth)
@@ -319,9 +295,16 @@ class _Image:
         if self.state == "close" and not strict:
             noise = LEVELS * self.raw.level()
             notes.append("as a resampling that is not Pillow's is")
-        floor, note = Distance(noise / size, noise / size), ", ".join(filter(None, notes))
-        section = "preprocessing"
-        return TapResult(RAW, self.name, section, error, floor, problem=self.problem, note=note)
+        return TapResult(
+            RAW,
+            self.name,
+            "preprocessing",
+            error,
+            Distance(noise / size, noise / size),
+            problem=self.problem,
+            note=self.note,
+            remark=", ".join(notes),
+        )
 
     def seen(self) -> dict[str, Any]:
         """What a finding shows: a row per pixel, a column per channel."""

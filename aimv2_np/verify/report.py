@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from .diagnose import Cause, Finding
+from .finding import Cause, Finding
 from .locate import ALLOWED, CaseResult, TapResult
-from .patterns import describe
+from .patterns import ALL, describe
 from .walk import short
 
 __all__ = ["Report"]
 
 # What a model is run for; the first that it has is asked for.
+_MANY = 20  # steps at fault
+_SHOWN = 4  # activations that are recorded differently, each in lines of its own
 _OUTPUTS = ("logits_per_image", "vision.pooled", "vision.norm", "text.pooled")
 
 
@@ -96,15 +98,20 @@ class Report:
                 f"{worst.excess:.1f} × the rounding error of a correct {self.dtype} run "
                 f"({worst.name})"
             )
-        named = ", ".join(dict.fromkeys(map(title, self.findings)))
-        return f"{self.candidate} differs from {self.model}: {named}"
+        names = list(dict.fromkeys(title(f) for f in self.findings if not f.follows))
+        recorded = list(dict.fromkeys(short(f.wrong.name) for f in self.findings if f.follows))
+        names += [f"{_listed(recorded)} recorded differently"] if recorded else []
+        only = "matches" if recorded and len(names) == 1 else "differs from"
+        but = " except for" if only == "matches" else ":"
+        return f"{self.candidate} {only} {self.model}{but} {', '.join(names)}"
 
     def __str__(self) -> str:
         lines = [self.verdict]
         for finding in self.findings:
-            lines += ["", *_told(finding)]
+            lines += [] if finding.follows else ["", *_told(finding)]
+        lines += _recorded(self.findings)
         if not self.ok:
-            lines += ["", f"compared          {self.coverage}"]
+            lines += ["", f"compared          {self.coverage}, as {self.dtype}"]
         for how, names in self._read_as().items():
             lines.append(f"read as           {how}: {_listed(names, 'activations')}")
         if self.not_given:
@@ -137,20 +144,16 @@ def title(finding: Finding) -> str:
         return f"{short(finding.wrong.name)} recorded differently"
     if finding.proved:
         return finding.causes[0].id + where(finding.causes[0])
-    if finding.dtype:
-        return f"it errs as {finding.dtype} does at {finding.wrong.name}"
-    return f"unknown at {finding.wrong.name}"
+    what = f"as in {finding.dtype}" if finding.dtype else "unknown"
+    return f"{what} at {finding.wrong.name}"
 
 
 def _told(finding: Finding) -> list[str]:
     """A difference in a few lines."""
     wrong = finding.wrong
-    amount = wrong.problem or (
-        f"{wrong.error.overall:.2g} of its size, {wrong.excess:.3g} × the rounding error"
-    )
     before = finding.last_right.name if finding.last_right else "nothing before it"
     lines = [
-        f"first difference  {wrong.name} ({wrong.case}): {amount}",
+        f"first difference  {wrong.name} ({wrong.case}): {_amount(wrong)}",
         f"last right        {before}",
     ]
     if len(finding.suspects) > 1:
@@ -161,6 +164,30 @@ def _told(finding: Finding) -> list[str]:
     if seen:
         lines.append(f"it looks like     {'; '.join(seen)}")
     return [*lines, *_causes(finding)]
+
+
+def _amount(wrong: TapResult) -> str:
+    """How wrong an activation is."""
+    if wrong.problem or not np.isfinite(wrong.error.overall):
+        return wrong.problem or "not finite"
+    return f"{wrong.error.overall:.2g} of its size, {wrong.excess:.3g} × the rounding error"
+
+
+def _recorded(findings: Sequence[Finding]) -> list[str]:
+    """What is recorded differently, a line or two each."""
+    found = [finding for finding in findings if finding.follows]
+    lines = []
+    for finding in found[:_SHOWN]:
+        wrong = finding.wrong
+        lines += ["", f"recorded          {wrong.name} ({wrong.case}): {_amount(wrong)}"]
+        lines += [f"                  {recorded(finding)}"]
+        looks = [s for s in pattern(finding) if s != ALL]
+        lines += [f"it looks like     {'; '.join(looks)}"] if looks else []
+        causes = (m for cause in finding.causes for m in cause.mistakes)
+        lines += [f"it is as after    {m.id}: {m.says}" for m in causes]
+    more = [short(finding.wrong.name) for finding in found[_SHOWN:]]
+    lines += ["", f"likewise          {', '.join(more)}"] if more else []
+    return [*lines, f"remedy            {RECORDED}; {FED}"] if found else []
 
 
 def pattern(finding: Finding) -> list[str]:
@@ -187,40 +214,37 @@ def _alone(finding: Finding) -> list[str]:
     return [f"wrong by itself   {_listed(finding.wrong_alone)}"]
 
 
-def _in_less(finding: Finding) -> list[str]:
-    """That the port computes in a smaller dtype than it says."""
-    return [
-        f"cause             it errs as much as a correct run in {finding.dtype} does",
-        f"remedy            compute in the dtype that was stated, or state {finding.dtype}",
-    ]
-
-
 def recorded(finding: Finding) -> str:
     """That an activation is recorded differently, and what shows it."""
-    others = len(finding.recorded) - 1
-    also = f" (and {others} like it)" if others else ""
+    others = len({name for _, name in finding.recorded}) - 1
+    also = f"; {others} more are like it" if others else ""
+    return f"only recorded differently: {finding.follows}, computed from it, is right{also}"
+
+
+RECORDED = "record it where the table of activations says, or leave it out"
+FED = "but where a port was fed right inputs step by step, the step is wrong"
+
+
+def as_in_less(finding: Finding) -> str:
+    """That steps err as a smaller dtype would, and what that may mean."""
     return (
-        f"only its recording differs{also}: {finding.follows}, which is computed from it, is right"
+        f"these steps err as much as they would in {finding.dtype}: if they are computed in it, "
+        "state it; if not, something small is wrong in them"
     )
 
 
 def unexplained(finding: Finding) -> str:
     """That no mistake is known, and how many were tried."""
-    tried = f" ({finding.tried} were tried)" if finding.tried else ""
-    return f"no mistake in the library explains it{tried}"
+    tried = f" (tried: {finding.tried})" if finding.tried else ""
+    outside = len(finding.suspects) > _MANY
+    advice = "; more activations from inside would say in which step it is made" if outside else ""
+    return f"no mistake in the library explains it{tried}{advice}"
 
 
 def _explained(finding: Finding) -> list[str]:
-    if finding.follows:
-        as_if = (f"{m.id}: {m.says}" for cause in finding.causes for m in cause.mistakes)
-        return [
-            f"cause             {recorded(finding)}",
-            *(f"it is as after    {said}" for said in as_if),
-            "remedy            record it where the table of activations says, or leave it out",
-        ]
+    if finding.dtype:
+        return [f"cause             {as_in_less(finding)}"]
     if not finding.causes:
-        if finding.dtype:
-            return _in_less(finding)
         return [f"cause             {unexplained(finding)}"]
     best = finding.causes[0]
     if not best.proved:
@@ -269,7 +293,8 @@ def _tap(tap: TapResult) -> dict[str, Any]:
         "own_error": None if tap.own is None else _number(tap.own.overall),
         "own_excess": None if tap.own_excess is None else _number(tap.own_excess),
         "problem": tap.problem,
-        "note": tap.note,
+        "read_as": tap.note,
+        "remark": tap.remark,
     }
 
 
@@ -288,18 +313,21 @@ def _cause(cause: Cause) -> dict[str, Any]:
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
+    kind = "dtype" if finding.dtype else "mistake" if finding.proved else "unknown"
     return {
+        "kind": "recorded" if finding.follows else kind,
         "first_wrong": _tap(finding.wrong),
         "last_right": finding.last_right and finding.last_right.name,
         "steps_at_fault": finding.suspects,
         "right_in_cases": finding.right_cases,
         "pattern": pattern(finding),
-        "causes": [_cause(cause) for cause in finding.causes],
+        "causes": [] if finding.follows else [_cause(cause) for cause in finding.causes],
         "alike": [cause.id for cause in finding.alike],
         "told_apart_by": finding.apart,
         "wrong_by_themselves": finding.wrong_alone,
         "smaller_dtype": finding.dtype,
         "tried": finding.tried or None,
-        "recorded_differently": finding.recorded,
+        "recorded_differently": [f"{case}/{name}" for case, name in finding.recorded],
+        "recorded_as_after": [c.id for c in finding.causes] if finding.follows else [],
         "right_nonetheless": finding.follows or None,
     }

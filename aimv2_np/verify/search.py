@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,12 +25,11 @@ from .locate import (
 from .measure import Distance, error_of, real_of
 from .mistakes import Mistake, Patch, Planted
 from .shapes import ShapeMismatch, reconciled
-from .walk import Case, Model, State, Tick, grid_of, keep, run, section_of, sections
+from .walk import Case, Model, State, Tick, grid_of, keep, run, section_of, sections, short
 
-__all__ = ["Place", "Search"]
+__all__ = ["Place", "Search", "strands_of"]
 
 _FAR = 50.0  # times what is allowed: what no other noise would make right
-_CLEARLY = 4.0  # times what is allowed: what is surely wrong
 
 
 @dataclass(frozen=True)
@@ -64,16 +63,9 @@ def _cast(state: State, dtype: Any) -> State:
     return {k: v.astype(dtype) if k in ("vision", "text") else v for k, v in state.items()}
 
 
-def _strands(name: str) -> tuple[str, ...]:
+def strands_of(name: str) -> tuple[str, ...]:
     """The towers that an activation comes from."""
     return ("image", "text") if stream(name) == "joint" else (stream(name),)
-
-
-def _in_block(name: str) -> tuple[str, int, str]:
-    """Tower, number and step of an activation in a block; no step elsewhere."""
-    tower, _, rest = name.partition(".blocks.")
-    number, _, step = rest.partition(".")
-    return tower, int(number or 0), step
 
 
 class _Reached(Exception):
@@ -114,8 +106,9 @@ class Place:
             or batch < 2
         ):
             return self
-        error = np.nan_to_num(np.square(np.asarray(found, np.float64) - truth), posinf=0.0)
-        item = int(error.reshape(len(error), -1).sum(axis=1).argmax())
+        error = np.square(np.asarray(found, np.float64) - truth)
+        error = np.where(np.isfinite(error) | (found == truth), error, np.inf)  # -inf is right, too
+        item = int(np.nan_to_num(error).reshape(len(error), -1).sum(axis=1).argmax())
         one = slice(item, item + 1)
         section, state = self.result.good["image"]
         state = {k: v[one] if k == "vision" else v for k, v in state.items()}
@@ -137,20 +130,42 @@ class Search:
     ) -> None:
         self.model, self.candidate, self.results = model, candidate, list(results)
         self.planted: tuple[Mistake, ...] = ()
+        self.known: list[Mistake] = []  # what was found, and what is like it: tried first
         self.tick, self.others = tick, others  # cases that the candidate does not give
         self.order = {name: i for i, name in enumerate(activation_names(model.config))}
+        self.right = {(t.case, t.name) for r in results for t in r.taps if t.ok}  # as it is
 
-    def plant(self, mistakes: Iterable[Mistake], of: str) -> None:
-        """Take these as found in a stream: from here on the reference makes them there, too."""
-        found = tuple(m if m.only else m.confined(*PREFIXES[of]) for m in mistakes)
+    def plant(self, mistakes: Iterable[Mistake], wrong: TapResult) -> None:
+        """Take these as found: from here on the reference makes them, too, in the same stream.
+
+        What is right without them is no matter of theirs, though it would be wrong with them.
+        """
+        here = PREFIXES[stream(wrong.name)]
+        found = tuple(m if m.only else m.confined(*here) for m in mistakes)
+        early = self.early(found, wrong)
+        self.candidate = self.candidate.some(lambda _, name: name not in early)
         self.results = self.whole(found)
         self.planted = (*self.planted, *found)
+        taps = [tap for result in self.results for tap in result.taps]
+        upset = {(t.case, t.name) for t in taps if not t.ok} & self.right
+        if upset:
+            self.leave_out(upset)
 
-    def leave_out(self, names: Iterable[str]) -> None:
-        """Go on without some of the candidate's activations."""
-        left_out = set(names)
-        self.candidate = self.candidate.some(lambda name: name not in left_out)
-        self.results = [self._whole(result, (), "joint") for result in self.results]
+    def early(self, mistakes: Sequence[Mistake], wrong: TapResult) -> set[str]:
+        """What mistakes change before the wrong activation although it is right, in every block.
+
+        A port records it before it makes them: all of q, k and v, say, before it splits heads.
+        """
+        section, tower = section_of(wrong.name), wrong.name.partition(".")[0]
+        right = {t.name for r in self.results for t in r.taps if t.ok and t.section == section}
+        before = [n for n in right if self.order[n] < self.order[wrong.name]]
+        steps = {short(n) for n in before if any(m.at(n) for m in mistakes)}
+        return {n for n in self.order if n.startswith(tower) and short(n) in steps}
+
+    def leave_out(self, given: Container[tuple[str, str]]) -> None:
+        """Go on without some of the candidate's activations, by case and name."""
+        self.candidate = self.candidate.some(lambda case, name: (case, name) not in given)
+        self.results = [self._whole(r, (), "joint", self.candidate) for r in self.results]
 
     def rough(self, of: str) -> bool:
         """Whether a mistake that rounds was found in a stream."""
@@ -167,23 +182,31 @@ class Search:
 
     # ------------------------------------------------------------------------ a whole run
 
-    def whole(self, mistakes: Iterable[Mistake], of: str = "joint") -> list[CaseResult]:
-        """Every case with these mistakes and those found so far; of one strand only."""
+    def whole(
+        self, mistakes: Iterable[Mistake], of: str = "joint", without: Container[str] = ()
+    ) -> list[CaseResult]:
+        """Every case with these mistakes and those found so far; of one strand only.
+
+        Activations `without` which the candidate is compared are passed over.
+        """
         new = tuple(mistakes)
+        candidate = self.candidate.some(lambda _, name: name not in without)
         return [
-            self._whole(result, new, of) if self._concerns(result.case, new) else result
+            self._whole(result, new, of, candidate) if self._concerns(result.case, new) else result
             for result in self.results
         ]
 
-    def _whole(self, result: CaseResult, new: Sequence[Mistake], of: str) -> CaseResult:
+    def _whole(
+        self, result: CaseResult, new: Sequence[Mistake], of: str, candidate: Candidate
+    ) -> CaseResult:
         """One case. The noise that is known will do, unless a larger one could make it right."""
         planted = (*self.planted, *new)
         noise = {tap.name: tap.noise for tap in result.taps}
         how: dict[str, Any] = {"mistakes": planted, "of": of, "tick": self.tick}
-        found = compare(self.model, result.case, self.candidate, noise=noise, **how)
+        found = compare(self.model, result.case, candidate, noise=noise, **how)
         wrong = [tap for tap in found.taps if not tap.ok]
         if wrong and wrong[0].excess < _FAR * wrong[0].allowed:
-            return compare(self.model, result.case, self.candidate, **how)
+            return compare(self.model, result.case, candidate, **how)
         return found
 
     def _concerns(self, case: Case, mistakes: Sequence[Mistake]) -> bool:
@@ -225,7 +248,7 @@ class Search:
         planted: list[Planted] = [*self.planted, *(_Confined(m, names) for m in mistakes)]
         state = State()
         try:
-            for section, known in self._onward(result, _strands(wrong.name)):
+            for section, known in self._onward(result, strands_of(wrong.name)):
                 state = known | state
                 state = run(self.model, result.case, section, state, see,
                             wants=lambda n: n == wrong.name, mistakes=planted)  # fmt: skip
@@ -260,7 +283,7 @@ class Search:
 
     # ------------------------------------------------------------------------ side by side
 
-    def _beside(
+    def beside(
         self, result: CaseResult, strands: Sequence[str], see: _See, model: Model | None = None
     ) -> Iterator[tuple[dict[str, Array], dict[str, Array], Array | None]]:
         """The truth from the last right activations on, and beside it a run that `see` leads.
@@ -288,55 +311,8 @@ class Search:
         def narrowed(n: str, value: Array, true: Array) -> Array:
             return lane.see(n, value if n in place.at_fault else true)
 
-        run_beside = self._beside(place.result, _strands(name), narrowed, lane.model)
+        run_beside = self.beside(place.result, strands_of(name), narrowed, lane.model)
         for seen, shown, real in run_beside:
             if name in seen:
                 return error_of(name, shown[name], seen[name], real) | noise_floor(dtype)
         return None
-
-    def follows(self, result: CaseResult, wrong: TapResult) -> TapResult | None:
-        """A right activation that would be wrong if the wrong one, as it is given, flowed on.
-
-        It is looked for up to the end of the next section.
-        """
-        case, right = result.case, {tap.name: tap for tap in result.taps if tap.ok}
-        found = self.candidate.get(case.name, wrong.name)
-        both = case.pixel_values is not None and case.input_ids is not None
-        joint = both and section_of(wrong.name) == "join"
-        strands = ("image", "text") if joint else _strands(wrong.name)
-        ahead = 0  # sections from the wrong one's on
-
-        def injected(n: str, value: Array, true: Array) -> Array:
-            if n != wrong.name or found is None:
-                return value
-            try:
-                array, _ = reconciled(n, found, np.shape(value), grid_of(self.model, case))
-            except ShapeMismatch:
-                return np.zeros_like(value)  # whatever it is, what is computed from it moves
-            return np.asarray(array, value.dtype)
-
-        for seen, shown, real in self._beside(result, strands, injected):
-            for name in (n for n in seen if n in right):
-                moved = error_of(name, shown[name], seen[name], real)
-                if moved.over(right[name].noise) > _CLEARLY * right[name].allowed:
-                    return right[name]
-            ahead += ahead > 0 or wrong.name in seen
-            if ahead > 1:
-                break
-        return None
-
-    def likewise(self, wrong: TapResult, right: TapResult) -> list[str]:
-        """A wrong activation and its like in other blocks, where what shows it is right, too."""
-        tower, block, step = _in_block(wrong.name)
-        _, later, its_step = _in_block(right.name)
-        found = [wrong.name]
-        by_name = [{tap.name: tap for tap in result.taps} for result in self.results]
-        for name in self.order if step and its_step else ():
-            _, i, its = _in_block(name)
-            if its != step or not name.startswith(f"{tower}."):
-                continue
-            shows = f"{tower}.blocks.{i + later - block}.{its_step}"
-            both = [(taps[name], taps[shows]) for taps in by_name if {name, shows} <= set(taps)]
-            if any(not a.ok for a, _ in both) and all(a.ok or b.ok for a, b in both):
-                found.append(name)
-        return list(dict.fromkeys(found))

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..ops import Array
 
-__all__ = ["ShapeMismatch", "reconciled"]
+__all__ = ["ShapeMismatch", "foreign", "reconciled"]
 
 _HEADED = ("q", "k", "v", "context")  # last parts of names whose arrays are (B, H, N, E)
 
@@ -29,7 +29,8 @@ def reconciled(
         return found, ""
     fitting = [(a, how) for a, how in _readings(name, found, expected, grid) if a.shape == expected]
     if not fitting:
-        raise ShapeMismatch(f"shape {_words(found.shape)}, expected {_words(expected)}")
+        said = f"shape {_words(found.shape)}, expected {_words(expected)}"
+        raise ShapeMismatch(said + _advice(found.shape, expected))
     first, how = fitting[0]
     for other, another in fitting[1:]:
         if not np.array_equal(first, other, equal_nan=True):
@@ -38,6 +39,25 @@ def reconciled(
                 f"as {_words(expected)}"
             )
     return first, how
+
+
+def foreign(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    """Whether a shape is that of another run or model, and of no mistake in this one."""
+    return _advice(found, expected) != ""
+
+
+def _advice(found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """What a shape may come from that cannot be that of a mistake."""
+    if 0 in found:
+        return ": it is empty"
+    if len(found) != len(expected) or len(found) < 2:
+        return ""
+    other = [i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b]
+    if other == [0]:
+        return f": {found[0]} of {expected[0]} in the batch; was it run on these inputs?"
+    if other == [len(found) - 1] and len(found) == 3:
+        return f": {found[-1]} wide instead of {expected[-1]}; is it another model's?"
+    return ""
 
 
 def _words(shape: tuple[int, ...]) -> str:

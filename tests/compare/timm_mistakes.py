@@ -180,9 +180,7 @@ def by_columns(built: Any) -> None:
     built.patch_embed.norm.forward = lambda x: norm(x.transpose(1, 2).reshape(x.shape))
 
 
-at(
-    "patch_norm", named=False, patch_order=each("", by_columns)
-)  # where it is made, nobody looks for it
+at("patch_norm", patch_order=each("", by_columns))  # where it is made, nobody looks for it
 at(
     "embed",
     no_positions=each("", table(torch.zeros_like)),
@@ -275,9 +273,8 @@ at(
     pattern_transposed=attention(weigh=lambda scores: scores.softmax(-1).mT),
     vision_causal=each("block.attn", causal),
 )
-at(  # each is named; then q, k and v, which are right, are said to be wrong
+at(  # timm is seen to make q, k and v before it splits them
     "blocks.0.attn.context",
-    named=False,
     heads_interleaved=attention(split=lambda x, n: x.unflatten(-1, (-1, n)).permute(0, 3, 1, 2)),
     heads_not_split=attention(split=lambda x, n: x.reshape(len(x), n, x.shape[1], -1)),
     qk_norm=each("block.attn", qk_norm),

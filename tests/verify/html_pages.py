@@ -18,7 +18,7 @@ import PIL.Image
 
 import aimv2_np
 from aimv2_np.verify import Candidate, Case, Report, reference, verify_cases
-from aimv2_np.verify.diagnose import Finding
+from aimv2_np.verify.finding import Finding
 from aimv2_np.verify.lanes import lanes, truth
 from aimv2_np.verify.locate import CaseResult, TapResult
 from aimv2_np.verify.measure import Distance

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from aimv2_np.cli import main
 from aimv2_np.errors import VerificationError
 from aimv2_np.trace import Recorder, activation_names
-from aimv2_np.verify import Candidate, assert_matches, verify_cases
+from aimv2_np.verify import Candidate, Case, assert_matches, verify_cases
 from aimv2_np.verify.asserts import report_on
 from aimv2_np.verify.conformance import export, open_pack
 from aimv2_np.verify.html import page
@@ -104,6 +104,24 @@ def test_what_is_required_is_given() -> None:
     )
     with pytest.raises(VerificationError, match=r"'text\.\*', which matches no activation"):
         assert_matches(numpy_ports.model(), taps, inputs=tall(), require="text.*")
+
+
+def test_a_batch_of_raw_images_is_all_of_them() -> None:
+    given = outputs()
+    images = [
+        given["raw"].pop(f"pixel_values_{i}") for i in range(len(numpy_ports.inputs().images))
+    ]
+    given["raw"]["pixel_values"] = np.stack(images)
+    assert assert_matches(numpy_ports.model(), given, require="*").ok
+    given["raw"]["pixel_values_0"] = np.zeros_like(images[0])
+    with pytest.raises(VerificationError, match="and single images besides: give one"):
+        assert_matches(numpy_ports.model(), given)
+
+
+def test_a_case_with_a_slash_is_refused() -> None:
+    case = Case("a/b", numpy_ports.inputs().cases[0].pixel_values)
+    with pytest.raises(VerificationError, match="'a/b' has a / in its name"):
+        assert_matches(numpy_ports.model(), {"vision.norm": np.ones(3)}, inputs=[case])
 
 
 def test_a_missing_case_is_missed() -> None:

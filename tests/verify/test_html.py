@@ -20,7 +20,7 @@ from aimv2_np.config import LiTConfig
 from aimv2_np.errors import AIMv2Error
 from aimv2_np.trace import activation_names
 from aimv2_np.verify import Case, Report
-from aimv2_np.verify.diagnose import Cause
+from aimv2_np.verify.finding import Cause
 from aimv2_np.verify.html import page, write_page
 from aimv2_np.verify.locate import ALLOWED, CaseResult, TapResult
 from aimv2_np.verify.markup import Markup, el, number, times
@@ -84,7 +84,7 @@ def test_alternatives_and_what_is_nearest_are_told_apart() -> None:
     for said in ("Cause: gelu", "cannot tell it from the next; no activation would:",
                  "Or: gelu-tanh", "99.9500 %",
                  "2.0 × rounding", "Nearest: gelu", "25 %", "∞ × rounding", "right before",
-                 "errs as much as a correct run in bfloat16", "unknown at"):  # fmt: skip
+                 "err as much as they would in bfloat16", "unknown at"):  # fmt: skip
         assert said in text, said
 
 

@@ -161,7 +161,7 @@ def by_one_level(size: int, levels: float) -> dict[str, np.ndarray]:
 def test_one_level_of_255_is_right_and_noted_two_are_not() -> None:
     report = compared(70, by_one_level(70, 1.0))
     assert report.ok
-    assert all("levels of 255" in tap.note for tap in taps(report))
+    assert all("levels of 255" in tap.remark for tap in taps(report))
     report = compared(70, by_one_level(70, 2.0))
     assert not report.ok
     assert not any(cause.proved for cause in report.findings[0].causes)

@@ -7,25 +7,35 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
+import numpy_ports
 import pytest
 import random_models
 
+from aimv2_np.trace import Recorder, activation_names
 from aimv2_np.verify import Candidate, Report, verify_cases
+from aimv2_np.verify.asserts import report_on
+from aimv2_np.verify.finding import Finding
 from aimv2_np.verify.lanes import lanes, rounded, truth
+from aimv2_np.verify.mistakes import every
 from aimv2_np.verify.walk import State, run, sections
 
 Change = Callable[[Any], Any]
 
 
 def ported(
-    kind: str, recorded: dict[str, Change] | None = None, made: dict[str, Change] | None = None
+    kind: str,
+    recorded: dict[str, Change] | None = None,
+    made: dict[str, Change] | None = None,
+    *,
+    mistake: str = "",
 ) -> Report:
     """On a float32 run whose activations are changed where they are recorded, or as they flow.
 
-    Both by a glob pattern of their names.
+    Both by a glob pattern of their names. `mistake` is the id of one that it makes besides.
     """
     model, cases = random_models.make(kind), random_models.cases(kind)
     lane = lanes(truth(model), "float32")[0].model
+    planted = every([mistake] if mistake else [])
     given: dict[str, dict[str, Any]] = {}
 
     def changed(name: str, value: Any, changes: dict[str, Change] | None) -> Any:
@@ -43,7 +53,8 @@ def ported(
 
         state = State()
         for section in sections(lane, case):
-            state = run(lane, case, section, state, see, wants=lambda name: True)
+            how: Any = {"wants": lambda name: True, "mistakes": planted}
+            state = run(lane, case, section, state, see, **how)
     return verify_cases(model, cases, Candidate("port", given))
 
 
@@ -51,18 +62,25 @@ def all_blocks(step: str, tower: str = "vision", count: int = 4) -> list[str]:
     return [f"{tower}.blocks.{i}.{step}" for i in range(count)]
 
 
+def recorded(finding: Finding) -> list[str]:
+    """What is recorded differently; all of it in both cases."""
+    cases = [case for case, _ in finding.recorded]
+    assert cases.count("squares") == cases.count("wide")
+    return list(dict.fromkeys(name for _, name in finding.recorded))
+
+
 def test_scores_before_they_are_scaled() -> None:
     report = ported("learned", {"*.attn.scores": lambda x: x * np.sqrt(12)})
     (finding,) = report.findings
     assert report.exit_code == 1
-    assert finding.recorded == all_blocks("attn.scores")
+    assert recorded(finding) == all_blocks("attn.scores")
     assert finding.follows == "vision.blocks.0.attn.pattern"
     assert [cause.id for cause in finding.causes] == ["scale-missing"]
-    assert report.verdict == "port differs from learned: attn.scores recorded differently"
+    assert report.verdict == "port matches learned except for attn.scores recorded differently"
     said = str(report)
-    assert "only its recording differs (and 3 like it)" in said
-    assert "vision.blocks.0.attn.pattern, which is computed from it, is right" in said
-    assert "as after" in said
+    assert "recorded          vision.blocks.0.attn.scores (" in said
+    assert "vision.blocks.0.attn.pattern, computed from it, is right; 3 more are like it" in said
+    assert "it is as after    scale-missing: " in said
 
 
 def test_in_both_towers_and_at_the_end() -> None:
@@ -82,7 +100,7 @@ def test_in_both_towers_and_at_the_end() -> None:
 def test_an_array_of_no_shape_that_fits() -> None:
     (finding,) = ported("learned", {"*.norm_2": lambda x: x[:, 1:]}).findings
     assert finding.follows == "vision.blocks.0.mlp.gate"
-    assert finding.recorded == all_blocks("norm_2")
+    assert recorded(finding) == all_blocks("norm_2")
     assert finding.causes == []
 
 
@@ -90,12 +108,14 @@ def test_a_mistake_besides_is_named() -> None:
     report = ported(
         "learned",
         {"*.attn.scores": lambda x: x * np.sqrt(12)},
-        {"*.2.mlp.hidden": lambda x: x, "*.2.norm_2": lambda x: np.flip(x, axis=-1)},
+        mistake="gelu",
     )
-    recorded, made = report.findings
-    assert recorded.follows
+    scores, made = report.findings
+    assert scores.follows
     assert not made.follows
-    assert made.wrong.name == "vision.blocks.2.norm_2"
+    assert made.wrong.name == "vision.blocks.0.mlp.hidden"
+    assert [cause.id for cause in made.causes] == ["gelu"]
+    assert report.verdict == "port differs from learned: gelu, attn.scores recorded differently"
 
 
 @pytest.mark.parametrize("step", ["attn.q", "mlp.hidden", "resid_mid"])
@@ -111,6 +131,88 @@ def test_what_softmax_does_not_see_is_no_matter_of_recording() -> None:
     (finding,) = report.findings
     assert finding.wrong.name == "vision.blocks.1.attn.scores"
     assert not finding.follows
+
+
+# ---------------------------------------------------------------------------- of the packaged model
+
+
+def emoji(change: Callable[[str, str, Any], Any]) -> Report:
+    """A right port of emoji-lit, of whose activations a function of case, name and array is given.
+
+    What it makes None is not given.
+    """
+    found = numpy_ports.outputs()
+    taps = {
+        f"{case}/{name}": changed
+        for case, arrays in found.items()
+        for name, a in arrays.items()
+        if case not in ("one", "raw") and (changed := change(case, name, a)) is not None
+    }
+    return report_on(numpy_ports.model(), taps, inputs=numpy_ports.inputs())
+
+
+def test_embeddings_before_they_are_normalised() -> None:
+    """Only one case has the logits that show it; of the others the same explains the same."""
+    features = numpy_ports.outputs()
+
+    def given(case: str, name: str, a: Any) -> Any:
+        if name in ("image_embeds", "text_embeds"):
+            return features[case][name.replace("embeds", "features")]
+        return a if name == "logits_per_image" else None
+
+    report = emoji(given)
+    assert {f.wrong.name: f.follows for f in report.findings} == {
+        "image_embeds": "logits_per_image",
+        "text_embeds": "logits_per_image",
+    }
+    assert all([c.id for c in f.causes] == ["l2-missing"] for f in report.findings)
+    cases = {case for f in report.findings for case, _ in f.recorded}
+    assert cases == {"pairs", "wide", "tall", "alone"}
+
+
+def test_what_shows_it_may_lie_far_behind() -> None:
+    def given(_: str, name: str, a: Any) -> Any:
+        if name.startswith("vision.") and name.endswith("attn.q"):
+            return a * np.float32(0.18)
+        return a if name.endswith("_embeds") else None
+
+    (finding,) = emoji(given).findings
+    assert finding.follows == "image_embeds"
+    assert {name for _, name in finding.recorded} == set(all_blocks("attn.q", count=6))
+
+
+def test_a_recording_in_one_case_hides_no_mistake_in_another() -> None:
+    """Positions that are only scaled where "wide" notes them, and really cut for "tall"."""
+    table = numpy_ports.outputs()["pairs"]["vision.pos_embed"].reshape(64, -1)
+
+    def given(case: str, name: str, a: Any) -> Any:
+        if case == "tall":
+            return table[:44] if name == "vision.pos_embed" else None
+        return a * np.float32(1000) if (case, name) == ("wide", "vision.pos_embed") else a
+
+    recorded_, made = emoji(given).findings
+    assert recorded_.recorded == [("wide", "vision.pos_embed")]
+    assert made.wrong.case == "tall"
+    assert made.causes[0].id == "pos-slice"
+
+
+def test_two_blocks_in_the_wrong_order() -> None:
+    model, cases = random_models.make("learned"), random_models.cases("learned")
+    a, b, c, d = model.params.blocks
+    swapped = type(model)(
+        model.config, model.params._replace(blocks=(a, c, b, d)), model.backend, "float32"
+    )
+    taps = {case.name: dict(swapped_taps(swapped, case)) for case in cases if not case.interpolate}
+    first, second = verify_cases(model, cases, Candidate("port", taps)).findings
+    assert [f.causes[0].id for f in (first, second)] == ["layer-next", "layer-previous"]
+    assert first.causes[0].mistakes[0].only == ("vision.blocks.1.",)
+    assert second.causes[0].mistakes[0].only == ("vision.blocks.2.",)
+
+
+def swapped_taps(model: Any, case: Any) -> dict[str, Any]:
+    recorder = Recorder(activation_names(model.config))
+    model.forward(case.pixel_values, tap=recorder.tap())
+    return dict(recorder.arrays)
 
 
 # ---------------------------------------------------------------------------- dtypes
@@ -130,6 +232,18 @@ def test_a_smaller_dtype(where: str, dtype: str) -> None:
     (finding, *_) = ported("learned", None, {where: lambda x: rounded(x, dtype)}).findings
     named = finding.causes[0].id if finding.proved else ""
     assert finding.dtype == dtype or dtype.replace("float", "f") in named.replace("float", "f")
+
+
+@pytest.mark.parametrize("step", ["attn.context", "attn.out"])
+def test_what_is_in_some_channels_is_no_dtype(step: str) -> None:
+    def one_head(x: Any) -> Any:
+        x = x.copy()
+        x[..., :12] *= 1.003
+        return x
+
+    (finding, *_) = ported("learned", None, {f"*.1.{step}": one_head}).findings
+    assert finding.wrong.name == f"vision.blocks.1.{step}"
+    assert not finding.dtype
 
 
 def test_a_thousandth_of_a_dtype_s_error_is_none() -> None:

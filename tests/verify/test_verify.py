@@ -158,22 +158,49 @@ def test_nan_is_said() -> None:
     broken[:, 3] = np.nan
     (finding,) = report_with(vision__blocks__2__attn__out=broken).findings
     assert finding.wrong.name == "vision.blocks.2.attn.out"
-    assert finding.wrong.problem == "NaN in 4% of its vectors"
+    assert finding.wrong.problem == "NaN in 2 of its 50 vectors"
     assert not finding.causes or not finding.causes[0].proved
+
+
+def test_nan_in_one_image_is_looked_at_there() -> None:
+    _, _, taps = float32("learned")
+    broken = taps["squares"]["vision.norm"].copy()
+    broken[1] = np.nan
+    (finding,) = report_with(vision__norm=broken).findings
+    assert finding.wrong.problem == "NaN in 25 of its 50 vectors"
+    assert finding.causes == []
+    broken[1] = np.inf
+    (finding,) = report_with(vision__norm=broken).findings
+    assert finding.wrong.problem == "infinity in 25 of its 50 vectors"
+
+
+def test_truth_values_are_numbers() -> None:
+    report = report_with(vision__norm=np.ones((2, 25, 48), bool))
+    assert report.findings[0].wrong.name == "vision.norm"
 
 
 @pytest.mark.parametrize(
     ("shape", "says"),
     [
         ((2, 24, 48), "shape (2, 24, 48), expected (2, 25, 48)"),
-        ((3, 25, 48), "shape (3, 25, 48), expected (2, 25, 48)"),
-        ((2, 25, 47), "shape (2, 25, 47), expected (2, 25, 48)"),
+        (
+            (3, 25, 48),
+            "shape (3, 25, 48), expected (2, 25, 48): 3 of 2 in the batch; was it run on these "
+            "inputs?",
+        ),
+        (
+            (2, 25, 47),
+            "shape (2, 25, 47), expected (2, 25, 48): 47 wide instead of 48; is it another "
+            "model's?",
+        ),
     ],
 )
 def test_other_shapes_are_said(shape: tuple[int, ...], says: str) -> None:
     (finding,) = report_with(vision__norm=np.zeros(shape, np.float32)).findings
     assert finding.wrong.name == "vision.norm"
     assert finding.wrong.problem == says
+    foreign = shape != (2, 24, 48)  # a patch less may be a mistake, an image more is none
+    assert (finding.tried == "") == foreign
 
 
 def test_nothing_to_compare_is_an_error() -> None:
