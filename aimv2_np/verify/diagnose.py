@@ -52,8 +52,9 @@ def diagnose(
                 unexplained = True
                 break
             search.plant(finding.causes[0].mistakes, finding.wrong)
-            search.known += [m for c in (finding.causes[0], *finding.alike) for m in c.mistakes]
             planted += 1
+        proved = [f for f in findings if f.proved and not f.follows]
+        search.known = [m for f in proved for c in (f.causes[0], *f.alike) for m in c.mistakes]
     return findings
 
 

@@ -130,7 +130,7 @@ class Search:
     ) -> None:
         self.model, self.candidate, self.results = model, candidate, list(results)
         self.planted: tuple[Mistake, ...] = ()
-        self.known: list[Mistake] = []  # what was found, and what is like it: tried first
+        self.known: list[Mistake] = []  # found in other streams, or like what was: tried first
         self.tick, self.others = tick, others  # cases that the candidate does not give
         self.order = {name: i for i, name in enumerate(activation_names(model.config))}
         self.right = {(t.case, t.name) for r in results for t in r.taps if t.ok}  # as it is

@@ -51,7 +51,7 @@ def assert_right(size: int, given: dict[str, Any]) -> list[str]:
     """Nothing is found; the notes."""
     report = compared(size, given)
     assert report.ok, str(report)
-    return [tap.note for tap in report.results[0].taps]
+    return [tap.remark for tap in report.results[0].taps]
 
 
 def assert_named(size: int, given: dict[str, Any], *ids: str) -> None:
