@@ -51,8 +51,8 @@ class Backend:
     blocks)))` of weights/tree.py. Reading them finds what is wrong with a file, so it must do so.
 
     Parameters are what `prepare` returned. Activations are what `asarray` and the ops return; they
-    must support `+`, `*`, `@`, indexing, `reshape`, `swapaxes` and NumPy's `broadcast_to` and
-    `concatenate`. Token ids, `key_mask` and the index of each text's end arrive as NumPy arrays.
+    must support `+`, `*`, `@`, indexing, `reshape`, `swapaxes`, `shape` and `T`. Token ids,
+    `key_mask` and the index of each text's end arrive as NumPy arrays.
     """
 
     name: str
@@ -60,6 +60,8 @@ class Backend:
 
     asarray: Op = np.asarray  # (host array, dtype) -> array
     to_numpy: Op = np.asarray  # array -> host array
+    concatenate: Op = np.concatenate  # (arrays, axis) -> array
+    broadcast_to: Op = np.broadcast_to  # (array, shape) -> array
     prepare: Op = _as_they_are  # (params, dtype) -> params, once per load: upload, pack
 
     patch_embed: Op = ops.patch_embed  # (B, C, Y, X) -> (B, N, D)

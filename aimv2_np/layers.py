@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .ops import Array
 from .trace import NO_TAP, Tap
 
@@ -96,7 +94,7 @@ def transformer(
     """
     if lengths is not None:
         alone = (be.transformer(be, s, blocks, heads, eps, **sees) for s in sequences(x, lengths))
-        return np.concatenate(list(alone), axis=1)
+        return be.concatenate(list(alone), axis=1)
     one = be.block if tap is NO_TAP else block
     for i, p in enumerate(blocks):
         x = one(be, x, p, heads, eps, tap=tap.scope(f"blocks.{i}."), **sees)
@@ -113,6 +111,6 @@ def attention_pool(be: Backend, x: Array, p: HeadParams, heads: int, tap: Tap = 
     k = head("k", split_heads(be.linear(x, p.k), heads))  # (B, H, N, E)
     v = head("v", split_heads(be.linear(x, p.v), heads))
     query = split_heads(p.cls_token[None, None, :], heads)  # (1, H, 1, E)
-    query = np.broadcast_to(query, (*k.shape[:2], 1, k.shape[-1]))
+    query = be.broadcast_to(query, (*k.shape[:2], 1, k.shape[-1]))
     context = merge_heads(attend(be, query, k, v, tap=head))[:, 0]  # (B, D)
     return tap("pooled", be.linear(context, p.linear_weight, p.linear_bias))

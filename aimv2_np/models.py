@@ -67,7 +67,8 @@ class VisionEncoder(Encoder[VisionConfig, VisionParams]):
         """
         each = [self.embed(np.asarray(image)[None]) for image in images]
         lengths = [x.shape[1] for x in each]
-        x = self.transformer(np.concatenate(each, axis=1), NO_TAP, lengths=lengths)  # (1, ΣN, D)
+        x = self.backend.concatenate(each, axis=1)  # (1, ΣN, D)
+        x = self.transformer(x, NO_TAP, lengths=lengths)
         return [self.finish(one) for one in layers.sequences(x, lengths)]
 
     def embed(self, pixel_values: ArrayLike, interpolate: bool = False, tap: Tap = NO_TAP) -> Array:
@@ -187,7 +188,7 @@ class LiT:
                 features = tap(f"{tower}_features", be.linear(pooled, projector))
                 out[f"{tower}_embeds"] = tap(f"{tower}_embeds", be.l2_normalize(features))
         if image is not None and text is not None:
-            scale = tap("logit_scale", self.logit_scale)
+            scale = be.asarray(tap("logit_scale", self.logit_scale), self.dtype)
             logits = scale * be.linear(out["image_embeds"], out["text_embeds"])  # (B, K)
             logits = out["logits_per_image"] = tap("logits_per_image", logits)
             out["logits_per_text"] = tap("logits_per_text", logits.T)

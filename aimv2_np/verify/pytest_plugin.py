@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     from .conformance import Pack
     from .report import Report
 
-__all__ = ["aimv2_conformance", "aimv2_verify", "pytest_addoption"]
+__all__ = [
+    "aimv2_conformance",
+    "aimv2_verify",
+    "pytest_addoption",
+    "pytest_load_initial_conftests",
+]
+
+_SUITE = "aimv2_np.testing"
 
 _LONGEST = 100  # characters of a test's name in a file's name
 _WRITTEN = pytest.StashKey[dict[str, int]]()  # how many pages of each name there are
@@ -46,6 +53,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write an HTML page there for each comparison of aimv2_verify that fails",
     )
     parser.addini("aimv2_conformance", "as --aimv2-conformance; beside the ini-file")
+
+
+def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
+    """Where the suite for backends is what runs, it has options of its own."""
+    if any(_SUITE in arg.replace(os.sep, ".") for arg in args):
+        early_config.pluginmanager.import_plugin(f"{_SUITE}.plugin")
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import random_models
 import torch
 
+from aimv2_np.testing import random_models
 from aimv2_np.trace import activation_names
 from aimv2_np.verify import Candidate, Report, verify_cases
 from aimv2_np.verify.locate import stream

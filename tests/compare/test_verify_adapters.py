@@ -10,10 +10,10 @@ import importlib.util
 import sys
 
 import pytest
-import random_models
 import torch
 
 from aimv2_np.errors import VerificationError
+from aimv2_np.testing import random_models
 from aimv2_np.verify import Candidate, verify_cases
 from aimv2_np.verify.adapters import original, transformers
 

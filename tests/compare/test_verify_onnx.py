@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import random_models
 import torch
 
 from aimv2_np.errors import VerificationError
+from aimv2_np.testing import random_models
 from aimv2_np.trace import activation_names
 from aimv2_np.verify import Case, verify_cases
 from aimv2_np.verify.adapters import onnx as adapter

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import random_models
 import torch
 
 from aimv2_np.config import LiTConfig
+from aimv2_np.testing import random_models
 from aimv2_np.verify import Candidate, Case, Report, verify_cases
 from aimv2_np.verify.adapters import onnx, timm, transformers
 from aimv2_np.verify.adapters.torch_modules import as_tensors

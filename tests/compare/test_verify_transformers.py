@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import random_models
 import torch
 from torch import nn
 
+from aimv2_np.testing import random_models
 from aimv2_np.verify import Candidate, Report, verify_cases
 from aimv2_np.verify.adapters import transformers as adapter
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy_ports
 import pytest
-import random_models
 from safetensors.numpy import save_file
 
 import aimv2_np
 from aimv2_np.errors import AIMv2Error, VerificationError
+from aimv2_np.testing import random_models
 from aimv2_np.verify import Candidate, Report
 from aimv2_np.verify.asserts import assert_matches, report_on
 from aimv2_np.verify.conformance import export

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import random_models
 
 from aimv2_np.errors import AIMv2Error, VerificationError
+from aimv2_np.testing import random_models
 from aimv2_np.verify.conformance import check, export, open_pack
 from aimv2_np.verify.inputs import Inputs
 

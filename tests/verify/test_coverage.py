@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy_ports
 import pytest
-import random_models
 from safetensors.numpy import save_file
 
 from aimv2_np.cli import main
 from aimv2_np.errors import VerificationError
+from aimv2_np.testing import random_models
 from aimv2_np.trace import Recorder, activation_names
 from aimv2_np.verify import Candidate, Case, assert_matches, verify_cases
 from aimv2_np.verify.asserts import report_on

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import random_models
 from activation_files import IMAGES, TEXTS, X, compressed, npz, read
 from safetensors.numpy import save_file
 
 from aimv2_np.errors import VerificationError
+from aimv2_np.testing import random_models
 from aimv2_np.trace import activation_names
 from aimv2_np.verify.files import read_candidate
 from aimv2_np.verify.schemes import OURS, SCHEMES

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import random_models
 
 from aimv2_np.errors import VerificationError
+from aimv2_np.testing import random_models
 from aimv2_np.verify import Candidate, verify_cases
 from aimv2_np.verify.adapters import function, program
 from aimv2_np.verify.adapters.running import Shelf

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy_ports
 import pytest
-import random_models
 
+from aimv2_np.testing import random_models
 from aimv2_np.trace import Recorder, activation_names
 from aimv2_np.verify import Candidate, Report, verify_cases
 from aimv2_np.verify.asserts import report_on

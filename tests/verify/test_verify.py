@@ -13,10 +13,10 @@ from typing import Any
 import golden_cases
 import numpy as np
 import pytest
-import random_models
 
 from aimv2_np.backend import get_backend
 from aimv2_np.errors import VerificationError
+from aimv2_np.testing import random_models
 from aimv2_np.trace import Recorder, activation_names
 from aimv2_np.verify import Candidate, Case, Report, verify_cases
 from aimv2_np.verify.lanes import rounded

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from aimv2_np.backend import NUMPY
-from aimv2_np.config import LiTConfig, TextConfig, VisionConfig
-from aimv2_np.models import LiT, VisionEncoder
-from aimv2_np.verify import Case
-from aimv2_np.weights.tree import BlockParams, HeadParams, LiTParams, TextParams, VisionParams
+from ..backend import NUMPY
+from ..config import LiTConfig, TextConfig, VisionConfig
+from ..models import LiT, VisionEncoder
+from ..verify import Case
+from ..weights.tree import BlockParams, HeadParams, LiTParams, TextParams, VisionParams
 
 END, BEGIN = 49, 48
 
@@ -76,6 +76,7 @@ class _Draw:
 
 
 def vision(*, native: bool = False, head: bool = False, depth: int = 4) -> VisionConfig:
+    """A small vision encoder's configuration."""
     return VisionConfig(
         hidden_size=48,
         intermediate_size=112,
@@ -97,7 +98,7 @@ TEXT = TextConfig(
     max_position_embeddings=14,
     eos_token_id=END,
 )
-CONFIGS = {
+CONFIGS: dict[str, VisionConfig | LiTConfig] = {
     "native": vision(native=True),
     "learned": vision(),
     "deep": vision(depth=12),
@@ -107,7 +108,14 @@ CONFIGS = {
 
 def make(kind: str, seed: int = 1) -> Any:
     """A model of CONFIGS in float32, with its kind for a name."""
-    draw, config = _Draw(np.random.default_rng(seed)), CONFIGS[kind]
+    model = made(CONFIGS[kind], seed)
+    model.name = kind
+    return model
+
+
+def made(config: VisionConfig | LiTConfig, seed: int = 1) -> Any:
+    """A model of any configuration in float32."""
+    draw = _Draw(np.random.default_rng(seed))
     if isinstance(config, VisionConfig):
         model: Any = VisionEncoder(config, draw.vision(config), NUMPY)
     else:
@@ -115,7 +123,6 @@ def make(kind: str, seed: int = 1) -> Any:
         joint = draw(48, 48), draw(48, 48), scale
         params = LiTParams(draw.vision(config.vision), draw.text(config.text), *joint)
         model = LiT(config, params, NUMPY)
-    model.name = kind
     return model
 
 
@@ -138,3 +145,10 @@ def cases(kind: str, seed: int = 5) -> list[Case]:
         ids[row, 0], mask[row, :length] = BEGIN, 1
     alone = np.array([[BEGIN, 3, 9, 22, 17, END, 0]])  # padded with another id
     return [Case("pairs", pixels(3, 3, 30, 30), ids, mask), Case("alone", None, alone)]
+
+
+def cast(params: Any, dtype: Any) -> Any:
+    """Parameters, all in another dtype."""
+    if params is None or hasattr(params, "dtype"):
+        return params if params is None else params.astype(dtype)
+    return getattr(type(params), "_make", tuple)(cast(inner, dtype) for inner in params)

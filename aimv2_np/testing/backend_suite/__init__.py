@@ -1,0 +1,1 @@
+"""The tests of `aimv2_np.testing`, by what they judge."""

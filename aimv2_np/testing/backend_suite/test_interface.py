@@ -1,0 +1,62 @@
+"""What a backend says of itself, and how it refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import aimv2_np
+
+from ...backend import Backend, available_backends, host_dtype
+
+
+def test_it_is_found_by_its_name(pytestconfig: pytest.Config, be: Backend) -> None:
+    """And can run here."""
+    assert available_backends()[pytestconfig.getoption("--backend")] == ""
+    assert be.name
+    assert be.dtypes
+
+
+def test_arrays_go_there_and_back(dtype: str, be: Backend) -> None:
+    """Shapes stay; numbers do that the dtype holds exactly."""
+    host = np.arange(-12, 12).reshape(2, 3, 4).astype(host_dtype(dtype))
+    back = be.to_numpy(be.asarray(host, dtype))
+    assert type(back) is np.ndarray
+    np.testing.assert_array_equal(back, host)
+
+
+def test_activations_can_be_computed_with(dtype: str, be: Backend) -> None:
+    """What layers.py does to them besides calling ops."""
+    host = np.arange(24).reshape(1, 4, 6).astype(host_dtype(dtype))
+    x = be.asarray(host, dtype)
+    for found, true in (
+        (x + x, host + host),
+        (x * x, host * host),
+        (x[:, 1:3], host[:, 1:3]),
+        (x.reshape(1, 4, 2, 3).swapaxes(1, 2), host.reshape(1, 4, 2, 3).swapaxes(1, 2)),
+        (x @ x.swapaxes(1, 2), host @ host.swapaxes(1, 2)),
+        (x[0].T, host[0].T),
+        (be.broadcast_to(x, (2, 4, 6)), np.broadcast_to(host, (2, 4, 6))),
+        (be.concatenate([x, x], axis=1), np.concatenate([host, host], axis=1)),
+    ):
+        np.testing.assert_array_equal(be.to_numpy(found), true)
+
+
+def test_a_dtype_that_it_does_not_have(be: Backend) -> None:
+    """One clear error, before anything is read."""
+    with pytest.raises(aimv2_np.BackendUnavailable, match="float1024"):
+        aimv2_np.load("emoji-lit", backend=be, dtype="float1024")
+
+
+def test_a_device_that_does_not_exist(pytestconfig: pytest.Config) -> None:
+    """Refused, not replaced by another."""
+    name = pytestconfig.getoption("--backend")
+    with pytest.raises(aimv2_np.BackendUnavailable):
+        aimv2_np.load("emoji-lit", backend=name, device="no such device")
+
+
+def test_the_packaged_model(dtype: str, be: Backend) -> None:
+    """Loaded, and asked: it still knows a pizza from a dog."""
+    model = aimv2_np.load("emoji-lit", backend=be, dtype=dtype)
+    found = model.classify(aimv2_np.samples()["pizza"], ["a pizza", "a dog", "a car"])
+    assert found.probabilities.argmax() == 0

@@ -1,0 +1,92 @@
+"""The suite for authors of backends: it passes those that are right, and no others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aimv2_np import ops
+from aimv2_np.backend import NUMPY, Backend
+
+SUITE = ["-q", "-p", "no:cacheprovider", "--pyargs", "aimv2_np.testing", "--backend"]
+# Runs pytest where `module:function` is a plug-in's entry point.
+PLUGGED = """
+import sys
+from importlib.metadata import EntryPoint
+import pytest
+from aimv2_np import backend
+point = EntryPoint("mine", sys.argv[1], backend.ENTRY_POINT_GROUP)
+backend.entry_points = lambda group: [point]
+sys.exit(pytest.main(sys.argv[2:]))
+"""
+
+
+def suite(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True)
+
+
+def plugged(function: str) -> subprocess.CompletedProcess[str]:
+    return suite("-c", PLUGGED, f"{__name__}:{function}", *SUITE, "mine")
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_the_built_in_ones_pass(backend: str) -> None:
+    done = suite("-m", "pytest", *SUITE, backend)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+def test_one_that_is_not_there_is_no_success() -> None:
+    done = suite("-m", "pytest", *SUITE, "nowhere")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "--backend nowhere: there is no backend 'nowhere'" in done.stderr
+
+
+def without_mask(device: Any = None) -> Backend:
+    """Attention that forgets which keys are padding."""
+
+    def attention(q: Any, k: Any, v: Any, **sees: Any) -> Any:
+        return ops.attention(q, k, v, **(sees | {"key_mask": None}))
+
+    return replace(NUMPY, name="mine", attention=attention)
+
+
+def coarse(device: Any = None) -> Backend:
+    """Products whose inputs are rounded to 8 bits though it says float32."""
+
+    def linear(x: Any, weight: Any, bias: Any = None) -> Any:
+        return ops.linear(np.asarray(x, np.float16).astype(x.dtype), weight, bias)
+
+    return replace(NUMPY, name="mine", linear=linear)
+
+
+def careless(device: Any = None) -> Backend:
+    """A fused form that leaves the last block out, and takes any device."""
+
+    def transformer(be: Any, x: Any, blocks: Any, *rest: Any, **sees: Any) -> Any:
+        return NUMPY.transformer(be, x, blocks[:-1], *rest, **sees)
+
+    return replace(NUMPY, name="mine", transformer=transformer)
+
+
+@pytest.mark.parametrize(
+    ("function", "fails", "passes"),
+    [
+        ("without_mask", ["test_attention["], ["test_linear["]),
+        ("coarse", ["test_linear[", "test_every_activation["], ["test_attention["]),
+        ("careless", ["test_outputs[", "test_a_device_that"], ["test_every_activation["]),
+    ],
+)
+def test_wrong_ones_fail_where_they_are_wrong(
+    function: str, fails: list[str], passes: list[str]
+) -> None:
+    done = plugged(function)
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    assert [name for name in fails if not any(name in line for line in failed)] == []
+    assert [line for line in failed if any(name in line for name in passes)] == []
