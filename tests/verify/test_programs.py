@@ -335,3 +335,25 @@ def test_a_function_that_fails() -> None:
     found = function.candidate(model, images, encode)
     assert list(found.cases) == ["squares"]
     assert "case pairs was left out: ArithmeticError: no texts" in found.notes
+
+
+# ---------------------------------------------------------------------------- libraries
+
+
+@pytest.mark.parametrize(
+    ("library", "words"),
+    [
+        ("transformers", "needs torch and transformers: pip install"),
+        ("timm", "needs timm, and a torch and torchvision"),
+        ("original", "needs the original code, aim.v2.torch"),
+    ],
+)
+def test_a_library_that_is_not_there_is_said(library: str, words: str) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; from aimv2_np.cli import main; "
+        f"sys.exit(main(['verify', 'emoji-lit', '--candidate', '{library}']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1

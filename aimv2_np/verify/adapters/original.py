@@ -31,9 +31,9 @@ def _models() -> Any:
 
 def build(model: Model, dtype: str = "float32") -> Any:
     """The original's model with the weights of ours, in evaluation mode."""
+    models, c = _models(), model.config
     import torch
 
-    models, c = _models(), model.config
     built = _lit(models, c) if isinstance(c, LiTConfig) else _vision(models, c)
     built = built.to(getattr(torch, dtype))
     built.load_state_dict(state_dict(model, "original", dtype))

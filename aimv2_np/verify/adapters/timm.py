@@ -35,9 +35,9 @@ def build(model: Model, dtype: str = "float32", *, other_grids: bool = False) ->
     Raises:
         VerificationError: timm has no such model.
     """
+    timm, c = _timm(), model.config
     import torch
 
-    timm, c = _timm(), model.config
     if isinstance(c, LiTConfig) or c.use_head or c.grid_size is None:
         lacks = (
             "texts" if isinstance(c, LiTConfig) else "the pooling head" if c.use_head else

@@ -54,9 +54,9 @@ def _fields(config: VisionConfig | TextConfig) -> dict[str, Any]:
 
 def build(model: Model, dtype: str = "float32", attention: str = "eager") -> Any:
     """transformers' model with the weights of ours, in evaluation mode."""
+    theirs = _module()
     import torch
 
-    theirs = _module()
     c = model.config
     if isinstance(c, LiTConfig):
         config = theirs.Aimv2Config(
