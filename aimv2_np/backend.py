@@ -40,8 +40,9 @@ class Backend:
     `attention_pool`, are where a fast backend fuses: they take the backend itself first, and their
     defaults compose the finer ones. A trace always runs the composed form, so that every activation
     exists; `block` and `attention_pool` get the tap that keeps nothing. `transformer` also takes
-    sequences of different `lengths` that lie one after another, as in `layers.transformer`, and no
-    bit of one may depend on the others.
+    sequences of different `lengths` that lie one after another, as in `layers.transformer`: each
+    sees itself alone. (In NumPy and Numba no bit of one depends on the others; a library's products
+    may round otherwise where there are more rows.)
 
     `dtypes` are names that a user passes to `load`. They may be ones that NumPy lacks or that stand
     for more than an array's dtype, "bfloat16" and "int8": on the host everything is then float32.

@@ -1,0 +1,35 @@
+"""A CUDA backend for aimv2_np: `aimv2_np.load(..., backend="cupy", device=0)`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aimv2_np.backend import Backend
+
+__all__ = ["make_backend"]
+
+
+def make_backend(device: int | str | None = None) -> Backend:
+    """The backend for one GPU.
+
+    Raises:
+        BackendUnavailable: CUDA cannot be used here; says why, and what to do.
+    """
+    from .device import Cuda
+    from .machine import Machine, device_of, require_dtype
+    from .table import table
+
+    machine = Machine()
+    index = device_of(machine, device)
+    backend = table(Cuda(index))
+    prepare = partial(_prepare, backend.prepare, partial(require_dtype, machine, index))
+    return replace(backend, prepare=prepare)
+
+
+def _prepare(prepare: Any, require: Any, params: Any, dtype: str) -> Any:
+    """As `prepare`, where the device has units for the dtype."""
+    require(dtype)
+    return prepare(params, dtype)

@@ -1,0 +1,87 @@
+"""The table by the suite that every backend must pass, on a device of NumPy's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aimv2_np_cupy.table import DTYPES, table
+from numpy_device import NumpyDevice
+
+from aimv2_np.testing import random_models
+
+HERE = Path(__file__).parent
+PLUGGED = """
+import sys
+from importlib.metadata import EntryPoint
+import pytest
+from aimv2_np import backend
+point = EntryPoint("here", "numpy_device:make_backend", backend.ENTRY_POINT_GROUP)
+backend.entry_points = lambda group: [point]
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+
+def test_the_suite() -> None:
+    suite = ["-q", "-p", "no:cacheprovider", "--pyargs", "aimv2_np.testing", "--backend", "here"]
+    paths = [str(HERE), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-c", PLUGGED, *suite],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Counting(NumpyDevice):
+    """Notes what is launched."""
+
+    def __init__(self) -> None:
+        self.launched: list[str] = []
+
+    def launch(self, kernel: str, *args: Any) -> None:
+        self.launched.append(kernel)
+        super().launch(kernel, *args)
+
+    def multiply(self, *args: Any, **how: Any) -> None:
+        self.launched.append("+=" if how["add"] else "=")
+        super().multiply(*args, **how)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_block_is_four_products_and_four_kernels(dtype: str) -> None:
+    """q, k and v in one product, gate and up in one, both sums in the products themselves."""
+    device, model = Counting(), random_models.make("learned")
+    be = table(device)
+    params = be.prepare(model.params, dtype)
+    x = be.asarray(np.ones((2, 9, 48), np.float32), dtype)
+    be.transformer(be, x, params.blocks[:1], 4, 1e-5)
+    assert device.launched == [
+        "rms_norm", "=", "attention_plain", "+=", "rms_norm", "=", "swiglu", "+=",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dtype", "heads", "kernel"),
+    [
+        ("bfloat16", 1, "attention_128"),
+        ("float16", 2, "attention_64"),
+        ("float16", 4, "attention_plain"),
+        ("tf32", 1, "attention_plain"),
+        ("float32", 2, "attention_plain"),
+    ],
+)
+def test_which_attention(dtype: str, heads: int, kernel: str) -> None:
+    device = Counting()
+    be, config = table(device), random_models.vision(native=True, depth=1)
+    wide = type(config)(**(vars(config) | {"hidden_size": 128, "intermediate_size": 40}))
+    params = be.prepare(random_models.made(wide).params, dtype)
+    x = be.asarray(np.ones((1, 70, 128), np.float32), dtype)
+    be.transformer(be, x, params.blocks, heads, 1e-5, lengths=[3, 66, 1])
+    assert [name for name in device.launched if name.startswith("att")] == [kernel]
