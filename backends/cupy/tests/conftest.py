@@ -15,13 +15,16 @@ def host_of(tmp_path_factory):
     """`host_of("float16")`: the kernels of a dtype on the CPU, built when first asked for."""
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed: it builds the kernels for the CPU")
-    from host import Host
+    pytest.importorskip("ml_dtypes", reason="ml_dtypes, NumPy's bfloat16, is not installed")
+    from host import Host, build
 
     built = {}
 
     def get(dtype):
         if dtype not in built:
-            built[dtype] = Host(dtype, tmp_path_factory.mktemp("host"))
+            library = tmp_path_factory.mktemp("host") / f"{dtype}.so"
+            build(dtype, library)
+            built[dtype] = Host(dtype, library)
         return built[dtype]
 
     return get

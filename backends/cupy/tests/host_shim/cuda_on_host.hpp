@@ -2,8 +2,8 @@
 // It stands in for kernels/ptx.cuh (hence the guard) and for the words that NVRTC knows by itself.
 //
 // What it shows: indexing, the layouts of fragments as the PTX manual draws them, masks, running
-// sums, waits that were forgotten (a copy arrives only in `wait_for_copies`), addresses that are not
-// aligned. What it does not: speed, the GPU's own rounding inside a tensor core and in exp2f, and
+// sums, waits that were forgotten (a copy arrives only in `wait_for_copies`), unaligned addresses.
+// What it does not: speed, the GPU's own rounding inside a tensor core and in exp2f, and
 // races that happen not to happen here. A warp's instruction waits for all 32 lanes, so a kernel in
 // which they part ways hangs.
 #define AIMV2_NP_PTX
@@ -132,6 +132,8 @@ template <> inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
 }
 
 // ---- The instructions of ptx.cuh
+
+inline float exp2_approximate(float x) { return exp2f(x); }
 
 inline void expect_aligned(const void* address) {
   if (reinterpret_cast<std::uintptr_t>(address) % 16 == 0) return;

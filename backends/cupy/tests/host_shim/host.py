@@ -17,19 +17,22 @@ DTYPES = {
 }
 
 
-class Host:
-    """The kernels for one dtype."""
+def build(dtype, library, sources=SOURCES, flags=()):
+    """The kernels in `sources` for one dtype as a shared library."""
+    command = ["g++", "-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", "-Wall", "-Wextra"]
+    command += ["-Wno-unknown-pragmas", "-Wno-sign-compare", *flags, f"-DSTORAGE={STORAGE[dtype]}"]
+    command += [] if dtype == "float32" else ["-DSIXTEEN_BITS"]
+    command += [f"-I{sources}", str(HERE / "kernels_on_host.cpp"), "-o", str(library)]
+    subprocess.run(command, check=True)
 
-    def __init__(self, dtype, folder):
+
+class Host:
+    """The kernels for one dtype, from a library that `build` made."""
+
+    def __init__(self, dtype, library):
         self.name, self.dtype = dtype, DTYPES[dtype]
         # The unit roundoff: a correctly rounded result errs by at most this, relatively.
         self.unit = float(ml_dtypes.finfo(self.dtype).eps) / 2
-        library = folder / f"kernels_{dtype}.so"
-        command = ["g++", "-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", "-Wall", "-Wextra"]
-        command += ["-Wno-unknown-pragmas", "-Wno-sign-compare", f"-DSTORAGE={STORAGE[dtype]}"]
-        command += [] if dtype == "float32" else ["-DSIXTEEN_BITS"]
-        command += [f"-I{SOURCES}", str(HERE / "kernels_on_host.cpp"), "-o", str(library)]
-        subprocess.run(command, check=True)
         self.library = ctypes.CDLL(str(library))
 
     def array(self, x):

@@ -12,21 +12,18 @@
 // Grid (ceil(longest / 64), H, sequences), blocks of 128 threads. A sequence's tiles begin at its
 // own first token, so it gets what it gets alone, to the last bit.
 //
-//           keys of a tile: 64            A warp multiplies with 16 x 8 accumulators c, 8 across the
-//         ┌────────────────────┐          scores and E / 8 across its sums. Lane 4g + t holds
-// queries │ warp 0   16 x 64   │
-// of the  │ warp 1   scores    │            c[0] c[1]   row g      columns 2t, 2t + 1
-// block:  │ warp 2             │            c[2] c[3]   row g + 8  columns 2t, 2t + 1
-// 64      │ warp 3             │
-//         └────────────────────┘          Operand a, 16 x 16, two numbers in a register:
-//           x values 64 x E
-//         ┌────────────────────┐            a[0] a[1]   rows g, g + 8  columns 2t, 2t + 1
-//         │ sums, 16 x E       │            a[2] a[3]   rows g, g + 8  columns 2t + 8, 2t + 9
-//         │ in each warp       │
-//         └────────────────────┘          Two accumulators side by side, rounded, are one operand a:
-//                                         the scores never leave the registers.
+//             64 keys           E channels      A warp multiplies with accumulators of 16 x 8: 8
+//           ┌───────────┐        ┌────────┐     across its scores, E / 8 across its sums of values.
+// 16 rows   │ warp 0    │ times  │ values │     Lane 4g + t holds of each
+// of        │ warp 1    │        │ of the │       c[0] c[1]  row g      columns 2t, 2t + 1
+// queries   │ warp 2    │        │ 64     │       c[2] c[3]  row g + 8  columns 2t, 2t + 1
+// each      │ warp 3    │        │ keys   │     and of the left operand, 16 x 16, two in a register
+//           └───────────┘        └────────┘       a[0] a[1]  rows g, g + 8  columns 2t, 2t + 1
+//           scores, then         added to         a[2] a[3]  rows g, g + 8  columns 2t + 8, 2t + 9
+//           shares: exp          the sums       so two accumulators side by side, rounded, are one
+//                                               left operand: shares never leave the registers.
 //
-// Copies run while the cores compute:
+// Copies run while the tensor cores compute:
 //
 //     fetch      values 0          keys 1             values 1          keys 2 ...
 //     compute    q · keys 0, exp   shares · values 0  q · keys 1, exp   shares · values 1 ...
@@ -151,13 +148,13 @@ __device__ inline void attention(const Storage* q, const Storage* k, const Stora
         new_peak = fmaxf(new_peak, scores[i / 2][half * 2 + i % 2]);
       new_peak = max_of_lanes<4>(new_peak);  // four lanes hold a row
       const float base = finite_peak(new_peak) * scale;
-      const float shrink = exp2f(peak[half] * scale - base);
+      const float shrink = exp2_approximate(peak[half] * scale - base);
       peak[half] = new_peak;
       total[half] *= shrink;
 #pragma unroll
       for (int i = 0; i < COLUMNS * 2; i++) {
         float& score = scores[i / 2][half * 2 + i % 2];  // becomes this key's share
-        score = exp2f(fmaf(score, scale, -base));
+        score = exp2_approximate(fmaf(score, scale, -base));
         total[half] += score;
       }
 #pragma unroll

@@ -40,7 +40,7 @@ template <int COUNT> __device__ inline float max_of_lanes(float x) {
   return x;
 }
 
-// What to subtract from scores before exp2: their maximum, or 0 where all are -inf (as ops.softmax).
+// What to subtract from scores before exp2: their maximum, or 0 where all are -inf (ops.softmax).
 __device__ inline float finite_peak(float peak) { return peak == negative_infinity() ? 0 : peak; }
 
 #endif

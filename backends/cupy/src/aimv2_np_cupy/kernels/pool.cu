@@ -28,15 +28,14 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES)
 
   for (int first = warp * KEYS; first < M; first += WARPS * KEYS) {
     float score[KEYS], new_peak = peak;
-    for (int j = 0; j < KEYS; j++) {
+    for (int j = 0; j < KEYS; j++) {  // beyond the end the last key again: it moves no maximum
       const Storage* key = keys + min(first + j, M - 1) * token_stride;
       float dot = 0;
       for (int i = 0; i < OWNED; i++) {
         const int e = lane + i * LANES;
         if (e < E) dot += q[i] * to_float(key[e]);
       }
-      dot = sum_of_lanes<LANES>(dot);
-      score[j] = first + j < M ? dot : negative_infinity();
+      score[j] = sum_of_lanes<LANES>(dot);
       new_peak = fmaxf(new_peak, score[j]);
     }
     const float base = finite_peak(new_peak);
