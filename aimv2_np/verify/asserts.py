@@ -190,8 +190,10 @@ def as_inputs(pipeline: Any, inputs: Inputs | Sequence[Case] | Path_ | None) -> 
     if not cases or not all(isinstance(case, Case) for case in cases):
         raise VerificationError("inputs: expected a file, Inputs, or a list of at least one Case")
     for case in cases:
-        if "/" in case.name:
-            raise VerificationError(f"inputs: the case {shown(case.name)} has a / in its name")
+        if "/" in case.name or case.name == RAW:
+            raise VerificationError(f"inputs: a case cannot be called {shown(case.name)}")
+    if len({case.name for case in cases}) < len(cases):
+        raise VerificationError("inputs: two cases have the same name")
     return Inputs(cases, [], [])
 
 
@@ -216,8 +218,8 @@ def as_candidate(
         return read_candidate(Path(candidate), cases, names=scheme, dtype=dtype)
     if isinstance(candidate, Mapping):
         arrays = by_case("the mapping", _flat(candidate, cases), [case.name for case in cases])
-        found = gathered("the mapping", arrays, cases, scheme)
-        return Candidate("candidate", found.cases, as_dtype(dtype or found.dtype), found.notes)
+        found = gathered("the mapping", arrays, cases, scheme, stated=dtype)
+        return Candidate("candidate", found.cases, as_dtype(found.dtype), found.notes)
     if callable(candidate) and model is not None:
         from .adapters import function
 

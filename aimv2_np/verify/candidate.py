@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -39,7 +39,10 @@ class Candidate:
 
     def some(self, keep: Callable[[str, str], bool]) -> Candidate:
         """Those activations that are to be kept, by case and name; no cases without any."""
-        some = {c: _Some(taps, [n for n in taps if keep(c, n)]) for c, taps in self.cases.items()}
+        some = {
+            case: _Some(getattr(taps, "taps", taps), {n: None for n in taps if keep(case, n)})
+            for case, taps in self.cases.items()
+        }
         return replace(self, cases={case: taps for case, taps in some.items() if taps})
 
 
@@ -48,7 +51,7 @@ class _Some(Mapping[str, Array]):
     """Some of a case's activations, each still read when asked for."""
 
     taps: Mapping[str, Array]
-    kept: Sequence[str]
+    kept: Mapping[str, None]  # in order
 
     def __getitem__(self, name: str) -> Array:
         if name not in self.kept:

@@ -15,6 +15,7 @@ from .walk import Case, Model, Tick, short, silent
 __all__ = ["diagnose"]
 
 _IN_A_ROW = 3  # mistakes that are looked for in one stream
+_ABOUT = 4.0  # times: how far two errors of the same size may be apart
 
 
 def diagnose(
@@ -37,10 +38,13 @@ def diagnose(
             break  # what comes of it
         planted = 0
         while planted < _IN_A_ROW and (worst := search.first_wrong(of)) is not None:
-            recorded = _recorded_differently(search, worst[1])
+            recorded, alike = _recorded_differently(search, worst[1]), _alike(search, worst[1])
             if recorded is not None:
                 _enter(recorded, findings)
-                search.leave_out(recorded.recorded)
+                search.leave_out(alike.union(recorded.recorded))
+                continue
+            if alike and any(f.follows and _same_step(f.wrong, worst[1]) for f in findings):
+                search.leave_out(alike)  # as in another stream: what follows says what is wrong
                 continue
             finding = Explanation(search, *worst).explain()
             if not finding.proved and search.rough(of):
@@ -60,37 +64,62 @@ def diagnose(
 
 def _enter(finding: Finding, findings: list[Finding]) -> None:
     """One finding for a step that is recorded differently, in however many blocks it shows."""
-    same = [f for f in findings if f.follows and short(f.wrong.name) == short(finding.wrong.name)]
-    for other in same:
+    for other in (f for f in findings if f.follows and _same_step(f.wrong, finding.wrong)):
         if stream(other.wrong.name) == stream(finding.wrong.name):
             other.recorded += finding.recorded
             return
     findings.append(finding)
 
 
+def _same_step(one: TapResult, other: TapResult) -> bool:
+    """In whatever block and tower."""
+    return short(one.name) == short(other.name)
+
+
 def _recorded_differently(search: Search, wrong: TapResult) -> Finding | None:
     """Where a wrong activation is only recorded differently: what it is then, and which are so.
 
-    Those of other cases, of which nothing shows it, are if the same explains them.
+    Of those of other cases, of which nothing shows it, those that differ alike.
     """
     here = [(r, t) for r in search.results for t in r.taps if t.name == wrong.name and not t.ok]
     shown = [(r, t, by) for r, t in here if (by := shown_by(search, r, t)) is not None]
     if not shown:
         return None
-    result, tap, by = max(shown, key=lambda found: found[1].excess)
+    result, tap, by = max(shown, key=lambda found: (found[2].moves, found[1].excess))
     explanation = Explanation(search, result, tap)
     finding = explanation.finding
-    finding.follows = by.name
+    finding.follows, finding.moves = by.tap.name, by.moves
     finding.causes, looks = explanation.as_after(), explanation.simple()
-    pairs = {(t.case, t.name) for _, t, _ in shown} | alike_in_blocks(search, tap, by)
+    pairs = {(t.case, t.name) for _, t, _ in shown} | alike_in_blocks(search, tap, by.tap)
     for other, t in here:
         if (t.case, t.name) not in pairs:
             its = Explanation(search, other, t)
             same = {c.id for c in its.as_after()} & {c.id for c in finding.causes}
-            if same or (looks and looks == its.simple()):
+            if same or (looks and looks == its.simple()) or _as_large(tap, t):
                 pairs.add((t.case, t.name))
     finding.recorded = sorted(pairs, key=lambda pair: search.order[pair[1]])
     return finding
+
+
+def _as_large(one: TapResult, other: TapResult) -> bool:
+    """Whether two errors are of about the same size."""
+    small, large = sorted((one.error.overall, other.error.overall))
+    return large <= _ABOUT * small
+
+
+def _alike(search: Search, wrong: TapResult) -> set[tuple[str, str]]:
+    """The same step of a stream wherever it is wrong, by case and name.
+
+    A mistake made there shows in what is computed from it, so only where that is given.
+    """
+    of, pairs = stream(wrong.name), set()
+    for result in search.results:
+        for i, tap in enumerate(result.taps):
+            if _same_step(tap, wrong) and stream(tap.name) == of and not tap.ok:
+                later = (t for t in result.taps[i + 1 :] if not _same_step(t, wrong))
+                if any(stream(t.name) in (of, "joint") for t in later):
+                    pairs.add((tap.case, tap.name))
+    return pairs
 
 
 def _wrong_alone(results: Sequence[CaseResult], of: str) -> list[str]:
@@ -99,6 +128,6 @@ def _wrong_alone(results: Sequence[CaseResult], of: str) -> list[str]:
         t.name
         for r in results
         for t in r.taps
-        if stream(t.name) == of and not t.ok and (t.own_excess or 0) > ALLOWED
+        if stream(t.name) == of and not t.ok and not t.problem and (t.own_excess or 0) > ALLOWED
     )
     return list(dict.fromkeys(names))

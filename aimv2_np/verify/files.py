@@ -62,9 +62,9 @@ def read_candidate(
     arrays, metadata = _opened(path)
     given = by_case(str(path), arrays, [case.name for case in cases])
     said = metadata.get("dtype", "")  # as a saved trace has it
-    found = gathered(str(path), given, cases, names, owner)
-    chosen = dtype or (said if said in DTYPES else found.dtype)
-    return Candidate(str(path), found.cases, as_dtype(chosen), found.notes)
+    stated = dtype or (said if said in DTYPES else None)
+    found = gathered(str(path), given, cases, names, owner, stated=stated)
+    return Candidate(str(path), found.cases, as_dtype(found.dtype), found.notes)
 
 
 # ---------------------------------------------------------------------------- formats

@@ -62,6 +62,7 @@ class Finding:
     tried: str = ""  # how much was tried
     recorded: list[tuple[str, str]] = field(default_factory=list)  # by case and name
     follows: str = ""
+    moves: bool = True  # it would be wrong if the wrong one flowed on; else that changes nothing
 
     @property
     def proved(self) -> bool:

@@ -98,8 +98,12 @@ def gathered(
     cases: Sequence[Case],
     names: str | Path | None = None,
     owner: object = None,
+    *,
+    stated: str | None = None,
 ) -> Gathered:
     """Arrays by case and by their own names, under ours; those of case "raw" as they are.
+
+    `stated` is the port's dtype, if it says so; else it is that of most numbers.
 
     Raises:
         VerificationError: no name is known.
@@ -120,8 +124,8 @@ def gathered(
     stored = max(known, key=lambda d: (known[d], _NARROW_FIRST.index(d)), default="float32")
     return Gathered(
         {case: _Activations(arrays, owner) for case, arrays in found.items() if arrays},
-        "float32" if stored == "float64" else stored,
-        (*notes, *_doubles(stored), *unknown),
+        stated or ("float32" if stored == "float64" else stored),
+        (*notes, *([] if stated else _doubles(stored)), *unknown),
     )
 
 

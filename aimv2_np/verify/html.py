@@ -20,7 +20,18 @@ from .heatmaps import heat_maps
 from .inputs import RAW
 from .locate import ALLOWED, CaseResult, TapResult, stream
 from .markup import Markup, el, number, times
-from .report import FED, RECORDED, Report, as_in_less, pattern, recorded, title, unexplained, where
+from .report import (
+    FED,
+    RECORDED,
+    RETURNED,
+    Report,
+    as_in_less,
+    pattern,
+    recorded,
+    title,
+    unexplained,
+    where,
+)
 from .walk import Case
 
 __all__ = ["page", "write_page"]
@@ -84,7 +95,7 @@ def _verdict(report: Report) -> Markup:
         ("✗", "It differs", "wrong"),
         ("?", "Nothing compared", "nothing"),
     ][report.exit_code]
-    if report.findings and all(finding.follows for finding in report.findings):
+    if report.findings and all(f.follows and f.wrong.name not in RETURNED for f in report.findings):
         sign, word, kind = "≈", "It records differently", "nothing"
     wrong = sum(not t.ok for r in report.results for t in r.taps)
     counted = f"{report.coverage} in {_counted(len(report.results), 'case')} compared"

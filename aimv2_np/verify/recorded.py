@@ -7,6 +7,9 @@ it was fed right inputs step by step.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
 import numpy as np
 
 from ..ops import Array
@@ -16,37 +19,63 @@ from .search import Search, strands_of
 from .shapes import ShapeMismatch, reconciled
 from .walk import grid_of, section_of, short
 
-__all__ = ["alike_in_blocks", "shown_by"]
+__all__ = ["Shown", "alike_in_blocks", "shown_by"]
 
-_CLEARLY = 4.0  # times what is allowed: what is surely wrong
+_SEEN = 3.0  # times the noise: how far what follows must move for its not moving to show
+_NEARER = 2.0  # times: so much nearer to the truth than to what would follow
 
 
-def shown_by(search: Search, result: CaseResult, wrong: TapResult) -> TapResult | None:
-    """A right activation that would be wrong if the wrong one, as it is given, flowed on."""
-    case, place = result.case, search.order[wrong.name]
-    strands = {stream(wrong.name), "joint"}
-    later = [t for t in result.taps if t.ok and stream(t.name) in strands]
-    right = {t.name: t for t in later if search.order[t.name] > place}
-    found = search.candidate.get(case.name, wrong.name)
+class Shown(NamedTuple):
+    """A right activation that comes later.
+
+    `moves`: it would be wrong if the wrong one flowed on; else the wrong one changes nothing later.
+    """
+
+    tap: TapResult
+    moves: bool
+
+
+def shown_by(search: Search, result: CaseResult, wrong: TapResult) -> Shown | None:
+    """What shows that nothing was computed from a wrong activation as it is given."""
+    strands, place = {stream(wrong.name), "joint"}, search.order[wrong.name]
+    later = [t for t in result.taps if stream(t.name) in strands and search.order[t.name] > place]
+    right = {t.name: t for t in later if t.ok}
+    for name, moved in _moved(search, result, wrong, right):
+        tap = right[name]
+        if moved >= max(_SEEN * tap.noise.overall, _NEARER * tap.error.overall):
+            return Shown(tap, moves=True)
+    if any(not t.ok and short(t.name) != short(wrong.name) for t in later):
+        return None
+    for name, moved in _moved(search, result, wrong, right, as_given=False):
+        if moved >= _SEEN * right[name].noise.overall:
+            return Shown(right[name], moves=False)
+    return None
+
+
+def _moved(
+    search: Search, result: CaseResult, wrong: TapResult, names: Collection[str], *,
+    as_given: bool = True,
+) -> Iterator[tuple[str, float]]:  # fmt: skip
+    """How far activations move if the wrong one flows on; not `as_given`: if zeros do."""
+    case = result.case
+    found = search.candidate.get(case.name, wrong.name) if as_given else None
 
     def injected(name: str, value: Array, _: Array) -> Array:
-        if name != wrong.name or found is None:
+        if name != wrong.name:
             return value
         try:
-            array, _how = reconciled(name, found, np.shape(value), grid_of(search.model, case))
+            given = np.zeros(()) if found is None else found
+            array, _how = reconciled(name, given, np.shape(value), grid_of(search.model, case))
         except ShapeMismatch:
             return np.zeros_like(value)  # whatever it is, what is computed from it moves
         return np.asarray(array, value.dtype)
 
     both = case.pixel_values is not None and case.input_ids is not None
-    joint = both and any(stream(name) == "joint" for name in right)
+    joint = both and any(stream(name) == "joint" for name in names)
     towers = ("image", "text") if joint else strands_of(wrong.name)
-    for seen, shown, real in search.beside(result, towers, injected) if right else ():
-        for name in (n for n in seen if n in right):
-            moved = error_of(name, shown[name], seen[name], real)
-            if moved.over(right[name].noise) > _CLEARLY * right[name].allowed:
-                return right[name]
-    return None
+    for seen, shown, real in search.beside(result, towers, injected) if names else ():
+        for name in (n for n in seen if n in names):
+            yield name, error_of(name, shown[name], seen[name], real).overall
 
 
 def alike_in_blocks(search: Search, wrong: TapResult, right: TapResult) -> set[tuple[str, str]]:
@@ -62,7 +91,8 @@ def alike_in_blocks(search: Search, wrong: TapResult, right: TapResult) -> set[t
             if tap.ok or block is None or not same:
                 continue
             if both[1] is None or both[0] is None:
-                shown = shown_by(search, result, tap)
+                by = shown_by(search, result, tap)
+                shown = by.tap if by else None
             else:
                 there = f"{tower}.blocks.{block + both[1] - both[0]}.{short(right.name)}"
                 shown = taps.get(there)

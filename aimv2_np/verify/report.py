@@ -17,6 +17,11 @@ from .walk import short
 __all__ = ["Report"]
 
 # What a model is run for; the first that it has is asked for.
+# What a port returns: nobody takes that for a matter of recording.
+RETURNED = (
+    *("vision.norm", "vision.pooled", "text.norm", "text.pooled"),
+    *("image_embeds", "text_embeds", "logits_per_image", "logits_per_text"),
+)
 _MANY = 20  # steps at fault
 _SHOWN = 4  # activations that are recorded differently, each in lines of its own
 _OUTPUTS = ("logits_per_image", "vision.pooled", "vision.norm", "text.pooled")
@@ -98,12 +103,12 @@ class Report:
                 f"{worst.excess:.1f} × the rounding error of a correct {self.dtype} run "
                 f"({worst.name})"
             )
-        names = list(dict.fromkeys(title(f) for f in self.findings if not f.follows))
-        recorded = list(dict.fromkeys(short(f.wrong.name) for f in self.findings if f.follows))
-        names += [f"{_listed(recorded)} recorded differently"] if recorded else []
-        only = "matches" if recorded and len(names) == 1 else "differs from"
-        but = " except for" if only == "matches" else ":"
-        return f"{self.candidate} {only} {self.model}{but} {', '.join(names)}"
+        made = [f for f in self.findings if not f.follows or f.wrong.name in RETURNED]
+        inner = [short(f.wrong.name) for f in self.findings if f not in made]
+        names = list(dict.fromkeys(map(title, made)))
+        names += [f"{_listed(list(dict.fromkeys(inner)))} recorded differently"] if inner else []
+        but = "differs from {}:" if made else "matches {} except for"
+        return f"{self.candidate} {but.format(self.model)} {', '.join(names)}"
 
     def __str__(self) -> str:
         lines = [self.verdict]
@@ -141,7 +146,8 @@ class Report:
 def title(finding: Finding) -> str:
     """A difference in a few words: the mistake that is made."""
     if finding.follows:
-        return f"{short(finding.wrong.name)} recorded differently"
+        how = "returned" if finding.wrong.name in RETURNED else "recorded"
+        return f"{short(finding.wrong.name)} {how} differently"
     if finding.proved:
         return finding.causes[0].id + where(finding.causes[0])
     what = f"as in {finding.dtype}" if finding.dtype else "unknown"
@@ -185,7 +191,7 @@ def _recorded(findings: Sequence[Finding]) -> list[str]:
         lines += [f"it looks like     {'; '.join(looks)}"] if looks else []
         causes = (m for cause in finding.causes for m in cause.mistakes)
         lines += [f"it is as after    {m.id}: {m.says}" for m in causes]
-    more = [short(finding.wrong.name) for finding in found[_SHOWN:]]
+    more = [finding.wrong.name for finding in found[_SHOWN:]]
     lines += ["", f"likewise          {', '.join(more)}"] if more else []
     return [*lines, f"remedy            {RECORDED}; {FED}"] if found else []
 
@@ -218,6 +224,8 @@ def recorded(finding: Finding) -> str:
     """That an activation is recorded differently, and what shows it."""
     others = len({name for _, name in finding.recorded}) - 1
     also = f"; {others} more are like it" if others else ""
+    if not finding.moves:
+        return f"recorded differently, or without effect: {finding.follows} is right{also}"
     return f"only recorded differently: {finding.follows}, computed from it, is right{also}"
 
 
@@ -235,7 +243,8 @@ def as_in_less(finding: Finding) -> str:
 
 def unexplained(finding: Finding) -> str:
     """That no mistake is known, and how many were tried."""
-    tried = f" (tried: {finding.tried})" if finding.tried else ""
+    some = finding.tried and not finding.tried.startswith("0 ")
+    tried = f" (tried: {finding.tried})" if some else ""
     outside = len(finding.suspects) > _MANY
     advice = "; more activations from inside would say in which step it is made" if outside else ""
     return f"no mistake in the library explains it{tried}{advice}"

@@ -260,9 +260,10 @@ class Search:
 
     def _onward(self, result: CaseResult, strands: Sequence[str]) -> Iterator[tuple[str, State]]:
         """The sections after the last right activations of strands, each with the state there."""
-        order = sections(self.model, result.case)
+        order, known = sections(self.model, result.case), State()
         for of in strands:
-            start, known = result.good[of]
+            start, here = result.good[of]
+            known = known | here  # what joins the towers needs both
             tower = "vision." if of == "image" else "text."
             for section in order[order.index(start) :]:
                 if section.startswith(tower) or (section == "join" and of == strands[-1]):

@@ -43,21 +43,29 @@ def reconciled(
 
 def foreign(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
     """Whether a shape is that of another run or model, and of no mistake in this one."""
-    return _advice(found, expected) != ""
+    return _foreign(found, expected) != ""
 
 
-def _advice(found: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    """What a shape may come from that cannot be that of a mistake."""
+def _foreign(found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """In what way: "empty", "batch" or "width"; "" where it is not."""
     if 0 in found:
-        return ": it is empty"
+        return "empty"
     if len(found) != len(expected) or len(found) < 2:
         return ""
     other = [i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b]
     if other == [0]:
+        return "batch"
+    return "width" if other == [2] and len(found) == 3 else ""
+
+
+def _advice(found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """What such a shape may come from."""
+    kind = _foreign(found, expected)
+    if kind == "batch":
         return f": {found[0]} of {expected[0]} in the batch; was it run on these inputs?"
-    if other == [len(found) - 1] and len(found) == 3:
+    if kind == "width":
         return f": {found[-1]} wide instead of {expected[-1]}; is it another model's?"
-    return ""
+    return ": it is empty" if kind else ""
 
 
 def _words(shape: tuple[int, ...]) -> str:

@@ -125,12 +125,13 @@ def test_what_flows_on_is_no_matter_of_recording(step: str) -> None:
     assert not any(finding.follows for finding in report.findings)
 
 
-def test_what_softmax_does_not_see_is_no_matter_of_recording() -> None:
+def test_what_softmax_does_not_see_may_be_without_effect() -> None:
     """The same added to all scores of a query: the pattern is right, and would be."""
     report = ported("learned", None, {"*.1.attn.scores": lambda x: x + 1})
     (finding,) = report.findings
     assert finding.wrong.name == "vision.blocks.1.attn.scores"
-    assert not finding.follows
+    assert (finding.follows, finding.moves) == ("vision.blocks.1.attn.pattern", False)
+    assert "recorded differently, or without effect" in str(report)
 
 
 # ---------------------------------------------------------------------------- of the packaged model
@@ -168,6 +169,61 @@ def test_embeddings_before_they_are_normalised() -> None:
     assert all([c.id for c in f.causes] == ["l2-missing"] for f in report.findings)
     cases = {case for f in report.findings for case, _ in f.recorded}
     assert cases == {"pairs", "wide", "tall", "alone"}
+
+
+def test_a_mistake_at_the_very_step_that_is_recorded_differently() -> None:
+    """Scores before they are scaled, and a text encoder that is not causal: seen in the pattern."""
+    report = ported("lit", {"*.attn.scores": lambda x: x * np.sqrt(12)}, mistake="text-noncausal")
+    made = [f for f in report.findings if not f.follows]
+    assert [f.causes[0].id for f in made] == ["text-noncausal"]
+    assert made[0].wrong.name == "text.blocks.0.attn.pattern"
+
+
+def test_logits_alone_are_wrong() -> None:
+    """The vision encoder is right to its end, and of texts nothing is given."""
+
+    def given(case: str, name: str, a: Any) -> Any:
+        if case == "pairs" and name == "logits_per_image":
+            return a * np.float32(1.2)
+        return a if name.startswith("vision.") else None
+
+    (finding,) = emoji(given).findings
+    assert finding.wrong.name == "logits_per_image"
+    assert not finding.proved
+
+
+def test_what_is_returned_differently_is_a_difference() -> None:
+    def given(case: str, name: str, a: Any) -> Any:
+        if case != "pairs" or not name.startswith(("image_embeds", "logits")):
+            return None
+        return a * np.float32(3) if name == "image_embeds" else a
+
+    report = emoji(given)
+    assert report.verdict == "candidate differs from emoji-lit: image_embeds returned differently"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_a_narrow_dtype(dtype: str) -> None:
+    """One step's difference is not many times the rounding of what is computed from it."""
+    model, cases = random_models.make("learned"), random_models.cases("learned")
+    lane = lanes(truth(model), dtype)[1]
+    taps: dict[str, dict[str, Any]] = {}
+    for case in cases:
+        found = taps.setdefault(case.name, {})
+
+        def see(name: str, value: Any, found: dict[str, Any] = found) -> Any:
+            flows = lane.see(name, value)
+            gate = name.endswith("mlp.gate")
+            found[name] = rounded(flows / (1 + np.exp(-flows)), dtype) if gate else flows
+            return flows
+
+        state = State()
+        for section in sections(lane.model, case):
+            how: Any = {"wants": lambda name: True}
+            state = run(lane.model, case, section, state, see, **how)
+    (finding,) = verify_cases(model, cases, Candidate("port", taps, dtype)).findings
+    assert finding.follows
+    assert {name for _, name in finding.recorded} == set(all_blocks("mlp.gate"))
 
 
 def test_what_shows_it_may_lie_far_behind() -> None:
