@@ -6,10 +6,13 @@ that a kernel reads, a launch has as many blocks as the work needs.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from aimv2_np_cupy.compiling import KERNELS as COMPILED
+from aimv2_np_cupy.compiling import file_of
 from aimv2_np_cupy.device import STORED
 
 from aimv2_np import ops
@@ -45,10 +48,10 @@ class NumpyDevice:
         self, kernel: str, dtype: str, grid: tuple[int, ...], block: int, *args: Any
     ) -> None:
         arrays = [a for a in args if isinstance(a, np.ndarray)]
-        assert all(a.flags.c_contiguous for a in arrays)
-        kept = STORED[dtype]
-        assert all(a.dtype in (kept, np.int32) for a in arrays)
-        assert all(isinstance(a, np.ndarray | int | float) for a in args)
+        assert all(a.flags.c_contiguous for a in arrays) or kernel.startswith("attention")
+        assert all(a.dtype in (STORED[dtype], np.int32, np.float32) for a in arrays)
+        assert all(isinstance(a, np.ndarray | np.int64 | int | float) for a in args)
+        assert dtype in COMPILED[file_of(kernel)].dtypes
         assert block % 32 == 0
         assert all(n > 0 for n in grid)
         assert all(n < 65536 for n in grid[1:])
@@ -63,8 +66,7 @@ def rms_norm(grid: Any, x: Array, weight: Array, out: Array, width: int, eps: fl
 
 def swiglu(grid: Any, gate_up: Array, out: Array, hidden: int) -> None:
     assert gate_up.shape == (len(out), 2 * hidden)
-    assert grid[0] * 256 >= hidden
-    assert grid[1] == len(out)
+    assert grid == (len(out),)
     gate, up = gate_up[:, :hidden].astype(np.float32), gate_up[:, hidden:].astype(np.float32)
     out[...] = (ops.silu(gate) * up).astype(out.dtype)
 
@@ -72,35 +74,49 @@ def swiglu(grid: Any, gate_up: Array, out: Array, hidden: int) -> None:
 def patchify(
     grid: Any, pixels: Array, rows: Array, channels: int, height: int, width: int, patch: int
 ) -> None:
+    assert pixels.dtype == np.float32
     assert pixels.shape[1:] == (channels, height, width)
     assert grid == (len(rows),)
-    rows[...] = ops.cut_patches(pixels, patch).reshape(rows.shape)
+    rows[...] = ops.cut_patches(pixels, patch).reshape(rows.shape).astype(rows.dtype)
 
 
 def pool(
-    grid: Any, query: Array, keys: Array, values: Array, out: Array,
-    tokens: int, heads: int, head: int,
+    grid: Any, query: Array, keys: Array, values: Array, out: Array, tokens: int, head: int,
+    token_stride: np.int64, image_stride: np.int64,
 ) -> None:  # fmt: skip
-    assert grid == (heads, len(out))
+    heads, batch = grid
+    assert out.shape == (batch, heads * head)
+    assert (token_stride, image_stride) == (heads * head, tokens * heads * head)
+    assert head <= 256
     split = [
-        a.reshape(-1, tokens, heads, head).swapaxes(1, 2).astype(np.float32) for a in (keys, values)
+        a.reshape(batch, tokens, heads, head).swapaxes(1, 2).astype(np.float32)
+        for a in (keys, values)
     ]
-    q = np.broadcast_to(query.reshape(1, heads, 1, head), (len(out), heads, 1, head))
+    q = np.broadcast_to(query.reshape(1, heads, 1, head), (batch, heads, 1, head))
     found = ops.attention(q.astype(np.float32), *split)
     out[...] = found.reshape(out.shape).astype(out.dtype)
 
 
 def attention(
-    grid: Any, qkv: Array, out: Array, starts: Array, heads: int, head: int, causal: int
-) -> None:
-    lengths = np.diff(starts)
-    assert grid[1:] == (heads, len(lengths))
-    assert starts[-1] == len(qkv) == len(out)
-    assert qkv.shape[1] == 3 * heads * head
+    queries: int, grid: Any, q: Array, k: Array, v: Array, out: Array, starts: Array,
+    token_stride: np.int64, head_stride: np.int64, causal: int, head: int,
+) -> None:  # fmt: skip
+    lengths, heads = np.diff(starts), grid[1]
+    assert grid == (-(-lengths.max() // queries), heads, len(lengths))
+    assert starts.dtype == np.int32
+    assert starts[-1] == len(q) == len(out)
+    assert out.shape[1] == heads * head
+    assert head_stride == head
+    for part in (q, k, v):
+        assert part.strides == (token_stride * part.itemsize, part.itemsize)
+        if queries == 64:  # copied 16 bytes at a time
+            assert part.ctypes.data % 16 == token_stride * part.itemsize % 16 == 0
     for begin, end in pairwise(starts):
-        parts = qkv[begin:end].reshape(-1, 3, heads, head).astype(np.float32)
-        q, k, v = (parts[None, :, i].swapaxes(1, 2) for i in range(3))
-        found = ops.attention(q, k, v, causal=bool(causal))
+        parts = (
+            part[begin:end, : heads * head].reshape(1, -1, heads, head).swapaxes(1, 2)
+            for part in (q, k, v)
+        )
+        found = ops.attention(*(a.astype(np.float32) for a in parts), causal=bool(causal))
         out[begin:end] = found.swapaxes(1, 2).reshape(end - begin, -1).astype(out.dtype)
 
 
@@ -109,9 +125,9 @@ KERNELS = {
     "swiglu": swiglu,
     "patchify": patchify,
     "pool": pool,
-    "attention_plain": attention,
-    "attention_64": attention,
-    "attention_128": attention,
+    "attention_plain": partial(attention, 16),
+    "attention_64": lambda *args: attention(64, *args, 64),
+    "attention_128": lambda *args: attention(64, *args, 128),
 }
 
 

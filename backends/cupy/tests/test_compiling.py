@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from aimv2_np_cupy import ptxas
 from aimv2_np_cupy.compiling import (
     KERNELS,

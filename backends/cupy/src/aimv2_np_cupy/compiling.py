@@ -6,6 +6,7 @@ for any architecture. What NVRTC prints with `--ptxas-options=-v` is kept: `ptxa
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -85,6 +86,17 @@ def compile_cubin(
         raise CompilationFailed(name, dtype, arch, log) from error
     finally:
         nvrtc.destroyProgram(program)
+
+
+def file_of(entry: str) -> str:
+    """The kernel, and so the file, that a function belongs to."""
+    return next(name for name, kernel in KERNELS.items() if entry in kernel.entries)
+
+
+def include_dirs() -> list[Path]:
+    """Where NVRTC finds cuda_fp16.h and its like: in NVIDIA's wheels, or in a toolkit."""
+    toolkit = Path(os.environ.get("CUDA_PATH", "/usr/local/cuda")) / "include"
+    return [*wheel_include_dirs(), *([toolkit] if toolkit.is_dir() else [])]
 
 
 def wheel_include_dirs() -> list[Path]:

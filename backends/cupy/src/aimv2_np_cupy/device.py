@@ -53,7 +53,10 @@ class Device(Protocol):
     def launch(
         self, kernel: str, dtype: str, grid: tuple[int, ...], block: int, *args: Any
     ) -> None:
-        """Run a kernel of `kernels/`, compiled for a dtype; ints are 32 bits, floats 32."""
+        """Run a kernel of `kernels/`, compiled for a dtype; ints are 32 bits, floats 32.
+
+        Arrays are where their first number lies; their strides are arguments where it matters.
+        """
         ...
 
 
@@ -93,9 +96,10 @@ class Cuda:
     def _function(self) -> Callable[[str, str], Any]:
         @cache
         def find(kernel: str, dtype: str) -> Any:
-            from .compiling import compile_cubin
+            from .compiling import compile_cubin, file_of, include_dirs
 
-            cubin, _ = compile_cubin(kernel, dtype, self.capability)
+            file = file_of(kernel)
+            cubin, _ = compile_cubin(file, dtype, self.capability, include_dirs())
             module = self.xp.cuda.function.Module()
             module.load(cubin)
             return module.get_function(kernel)

@@ -24,9 +24,9 @@ __all__ = ["DTYPES", "table"]
 Array = Any
 DTYPES = tuple(STORED)
 _THREADS = 256
-_ATTENTION = (64, 128)  # head widths of the kernel with tensor cores
-_QUERIES, _WARPS = 64, 4  # of a block of it
-_WIDEST = 256  # head width of the plain kernel
+_TENSOR_CORES = (64, 128)  # head widths of attention.cu
+_QUERIES, _PLAIN_QUERIES = 64, 16  # of a block of attention.cu, and of attention_plain.cu
+_WIDEST = 256  # head width of attention_plain.cu and pool.cu
 
 
 def table(device: Device) -> Backend:
@@ -116,12 +116,13 @@ class Ops:
     def patch_embed(self, pixels: Array, weight: Matrix, bias: Array) -> Array:
         """ops.patch_embed: (B, C, Y, X) to (B, N, D)."""
         batch, channels, height, width = pixels.shape
-        patch = math.isqrt(weight.array.shape[1] // channels)
+        kept, inner = weight.array.dtype, weight.array.shape[1]
+        patch = math.isqrt(inner // channels)
         count = (height // patch) * (width // patch)
-        rows = self.xp.empty((batch * count, weight.array.shape[1]), pixels.dtype)
-        pixels = self.xp.ascontiguousarray(pixels)
+        rows = self.xp.empty((batch * count, inner), kept)
+        given = self.xp.ascontiguousarray(pixels.astype(np.float32, copy=False))
         self.device.launch("patchify", stored(rows), (len(rows),), _THREADS,
-                           pixels, rows, channels, height, width, patch)  # fmt: skip
+                           given, rows, channels, height, width, patch)  # fmt: skip
         return self.linear(rows, weight, bias).reshape(batch, count, -1)
 
     # ------------------------------------------------------------------------ kernels
@@ -139,8 +140,7 @@ class Ops:
         """silu(gate) · up of rows that hold both, (R, 2 F) to (R, F)."""
         rows, hidden = len(gate_up), gate_up.shape[1] // 2
         out = self.xp.empty((rows, hidden), gate_up.dtype)
-        blocks = -(-hidden // _THREADS)
-        self.device.launch("swiglu", stored(out), (blocks, rows), _THREADS, gate_up, out, hidden)
+        self.device.launch("swiglu", stored(out), (rows,), _THREADS, gate_up, out, hidden)
         return out
 
     def attend(self, qkv: Array, heads: int, lengths: Sequence[int], causal: bool) -> Array:
@@ -148,13 +148,15 @@ class Ops:
         tokens, width = qkv.shape[0], qkv.shape[1] // 3
         head, out = width // heads, self.xp.empty((tokens, width), qkv.dtype)
         starts = self.device.asarray(prefix(lengths), np.int32)
-        args = (qkv, out, starts, heads, head, int(causal))
-        if qkv.dtype.itemsize == 2 and head in _ATTENTION:
-            grid = (-(-max(lengths) // _QUERIES), heads, len(lengths))
-            self.device.launch(f"attention_{head}", stored(qkv), grid, 32 * _WARPS, *args)
+        parts = (qkv[:, i * width :] for i in range(3))
+        args = (*parts, out, starts, np.int64(3 * width), np.int64(head), int(causal))
+        on_tensor_cores = qkv.dtype.itemsize == 2 and head in _TENSOR_CORES
+        queries = _QUERIES if on_tensor_cores else _PLAIN_QUERIES
+        grid = (-(-max(lengths) // queries), heads, len(lengths))
+        if on_tensor_cores:
+            self.device.launch(f"attention_{head}", stored(qkv), grid, 128, *args)
         else:
-            grid = (max(lengths), heads, len(lengths))
-            self.device.launch("attention_plain", stored(qkv), grid, _THREADS, *args)
+            self.device.launch("attention_plain", stored(qkv), grid, 128, *args, head)
         return out
 
     def transformer(
@@ -179,11 +181,14 @@ class Ops:
     def attention_pool(self, be: Backend, x: Array, p: Any, heads: int, **traced: Any) -> Array:
         """layers.attention_pool: one learned query; (B, N, D) to (B, D)."""
         batch, tokens, width = x.shape
+        if width // heads > _WIDEST:
+            return layers.attention_pool(be, x, p, heads)
         keys, values = (self.product(rows_of(x), matrix) for matrix in (p.k, p.v))
-        out = self.xp.empty((batch, width), x.dtype)
-        self.device.launch("pool", stored(x), (heads, batch), _THREADS,
-                           p.cls_token, keys, values, out, tokens, heads,
-                           width // heads)  # fmt: skip
+        out = self.xp.empty((batch, width), keys.dtype)
+        strides = np.int64(width), np.int64(tokens * width)
+        self.device.launch("pool", stored(out), (heads, batch), _THREADS,
+                           p.cls_token, keys, values, out, tokens, width // heads,
+                           *strides)  # fmt: skip
         return self.linear(out, p.linear_weight, p.linear_bias)
 
     # ------------------------------------------------------------------------ for traces
