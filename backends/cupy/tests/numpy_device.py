@@ -11,13 +11,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from aimv2_np_cupy.compiling import KERNELS as COMPILED
-from aimv2_np_cupy.compiling import file_of
-from aimv2_np_cupy.device import STORED
 
 from aimv2_np import ops
 from aimv2_np.backend import Backend
 from aimv2_np.verify.lanes import rounded
+from aimv2_np_cupy.compiling import KERNELS as COMPILED
+from aimv2_np_cupy.compiling import file_of
+from aimv2_np_cupy.device import STORED
 
 Array = Any
 

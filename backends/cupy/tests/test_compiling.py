@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from aimv2_np_cupy import ptxas
 from aimv2_np_cupy.compiling import (
     KERNELS,

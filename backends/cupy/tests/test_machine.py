@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from aimv2_np_cupy.machine import Machine, device_of, require_dtype
 
 from aimv2_np.errors import BackendUnavailable
+from aimv2_np_cupy.machine import Machine, device_of, require_dtype
 
 
 class Fake(Machine):

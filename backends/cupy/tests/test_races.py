@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from aimv2_np_cupy.compiling import SOURCES
 
 HERE = Path(__file__).parent

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from aimv2_np_cupy.table import DTYPES, table
 from numpy_device import NumpyDevice
 
 from aimv2_np.testing import random_models
+from aimv2_np_cupy.table import DTYPES, table
 
 HERE = Path(__file__).parent
 PLUGGED = """

@@ -17,7 +17,7 @@ from aimv2_np import layers
 from aimv2_np.backend import NUMPY, Backend
 
 from .device import STORED, Device, prefix, rows_of, stored
-from .weights import Block, Matrix, placed
+from .weights import Matrix, placed
 
 __all__ = ["DTYPES", "table"]
 
@@ -160,7 +160,7 @@ class Ops:
         return out
 
     def transformer(
-        self, be: Backend, x: Array, blocks: Sequence[Block], heads: int, eps: float, *,
+        self, be: Backend, x: Array, blocks: Sequence[Any], heads: int, eps: float, *,
         lengths: Sequence[int] | None = None, causal: bool = False, key_mask: Any = None,
     ) -> Array:  # fmt: skip
         """layers.transformer, with fused products and attention over packed sequences."""

@@ -63,7 +63,7 @@ def placed(params: Any, put: Callable[[Any], Array], tf32: bool) -> Any:
     def matrix(*parts: Any) -> Matrix:
         return Matrix(put(np.concatenate(parts) if len(parts) > 1 else parts[0]), tf32)
 
-    def block(p: BlockParams) -> Block:
+    def block(p: BlockParams) -> Any:
         return Block(
             put(p.norm_1), matrix(*p.qkv), matrix(p.proj),
             put(p.norm_2), matrix(p.fc1, p.fc3), matrix(p.fc2),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+
 from aimv2_np_cupy.compiling import SOURCES, STORAGE
 
 HERE = Path(__file__).parent

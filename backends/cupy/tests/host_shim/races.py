@@ -10,6 +10,7 @@ import sys
 from ctypes import c_float, c_int, c_longlong
 
 import numpy as np
+
 from host import Host
 
 host = Host("bfloat16", sys.argv[1])
