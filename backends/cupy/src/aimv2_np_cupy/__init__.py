@@ -19,14 +19,18 @@ def make_backend(device: int | str | None = None) -> Backend:
         BackendUnavailable: CUDA cannot be used here; says why, and what to do.
     """
     from .device import Cuda
+    from .guard import guarded
     from .machine import Machine, device_of, require_dtype
     from .table import table
 
     machine = Machine()
     index = device_of(machine, device)
-    backend = table(Cuda(index))
+    cuda = Cuda(index)
+    backend = table(cuda)
     prepare = partial(_prepare, backend.prepare, partial(require_dtype, machine, index))
-    return replace(backend, prepare=prepare)
+    backend = replace(backend, prepare=prepare)
+    full = cuda.xp.cuda.memory.OutOfMemoryError
+    return guarded(backend, partial(cuda.xp.cuda.Device, index), full)
 
 
 def _prepare(prepare: Any, require: Any, params: Any, dtype: str) -> Any:

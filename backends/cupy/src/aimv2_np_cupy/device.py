@@ -71,8 +71,7 @@ class Cuda:
 
     def asarray(self, host: Any, dtype: Any) -> Array:
         """Uploaded."""
-        with self.xp.cuda.Device(self.index):
-            return self.xp.asarray(np.asarray(host).astype(dtype, copy=False))
+        return self.xp.asarray(np.asarray(host).astype(dtype, copy=False))
 
     def to_numpy(self, array: Array) -> Any:
         """Downloaded."""

@@ -1,0 +1,73 @@
+"""Each entry of the table runs on the device that it is for, and its errors are ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy_device import NumpyDevice
+
+from aimv2_np.errors import BackendUnavailable
+from aimv2_np.testing import random_models
+from aimv2_np_cupy.guard import guarded
+from aimv2_np_cupy.table import table
+
+
+class Full(RuntimeError):
+    """What CuPy raises."""
+
+
+class Here:
+    """Counts how often it was entered, and whether it was left."""
+
+    def __init__(self) -> None:
+        self.entered, self.depth = 0, 0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        self.entered += 1
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+
+
+def test_every_entry_runs_on_the_device() -> None:
+    here, plain = Here(), table(NumpyDevice())
+
+    def seen(op: Any) -> Any:
+        def run(*args: Any, **how: Any) -> Any:
+            assert here.depth > 0
+            return op(*args, **how)
+
+        return run
+
+    entries = {f.name: getattr(plain, f.name) for f in fields(plain)}
+    watched = replace(plain, **{n: seen(e) for n, e in entries.items() if callable(e)})
+    be = guarded(watched, here, Full)
+    model = random_models.make("lit")
+    moved = type(model)(model.config, be.prepare(model.params, "float32"), be, "float32")
+    case, _ = random_models.cases("lit")
+    out = moved(case.pixel_values, case.input_ids, case.attention_mask)
+    assert here.entered > 10
+    assert here.depth == 0
+    np.testing.assert_array_equal(
+        out.logits_per_image,
+        type(model)(model.config, plain.prepare(model.params, "float32"), plain, "float32")(
+            case.pixel_values, case.input_ids, case.attention_mask
+        ).logits_per_image,
+    )
+
+
+def test_memory_that_runs_out_is_said() -> None:
+    def full(*_: Any) -> Any:
+        raise Full("Out of memory allocating 1,000 bytes\nand more")
+
+    be = guarded(replace(table(NumpyDevice()), linear=full), Here(), Full)
+    with pytest.raises(BackendUnavailable, match=r"allocating 1,000 bytes; pass fewer images"):
+        be.linear(np.ones((1, 2)), np.ones((2, 2)))
