@@ -12,7 +12,7 @@ import pytest
 
 from ..backend import Backend, get_backend, host_dtype
 from ..errors import BackendUnavailable
-from . import random_models
+from ..verify.lanes import cast_tree
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,7 +54,7 @@ def on(be: Backend) -> Callable[[Any, str], Any]:
     """A model of `random_models` with this backend, in a dtype."""
 
     def move(model: Any, dtype: str) -> Any:
-        params = random_models.cast(model.params, host_dtype(dtype))
+        params = cast_tree(model.params, lambda array: array.astype(host_dtype(dtype)))
         return type(model)(model.config, be.prepare(params, dtype), be, dtype)
 
     return move

@@ -145,10 +145,3 @@ def cases(kind: str, seed: int = 5) -> list[Case]:
         ids[row, 0], mask[row, :length] = BEGIN, 1
     alone = np.array([[BEGIN, 3, 9, 22, 17, END, 0]])  # padded with another id
     return [Case("pairs", pixels(3, 3, 30, 30), ids, mask), Case("alone", None, alone)]
-
-
-def cast(params: Any, dtype: Any) -> Any:
-    """Parameters, all in another dtype."""
-    if params is None or hasattr(params, "dtype"):
-        return params if params is None else params.astype(dtype)
-    return getattr(type(params), "_make", tuple)(cast(inner, dtype) for inner in params)

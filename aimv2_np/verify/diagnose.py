@@ -38,13 +38,8 @@ def diagnose(
             break  # what comes of it
         planted = 0
         while planted < _IN_A_ROW and (worst := search.first_wrong(of)) is not None:
-            recorded, alike = _recorded_differently(search, worst[1]), _alike(search, worst[1])
-            if recorded is not None:
-                _enter(recorded, findings)
-                search.leave_out(alike.union(recorded.recorded))
-                continue
-            if alike and any(f.follows and _same_step(f.wrong, worst[1]) for f in findings):
-                search.leave_out(alike)  # as in another stream: what follows says what is wrong
+            if passed_over := _passed_over(search, worst[1], findings):
+                search.leave_out(passed_over)
                 continue
             finding = Explanation(search, *worst).explain()
             if not finding.proved and search.rough(of):
@@ -60,6 +55,20 @@ def diagnose(
         proved = [f for f in findings if f.proved and not f.follows]
         search.known = [m for f in proved for c in (f.causes[0], *f.alike) for m in c.mistakes]
     return findings
+
+
+def _passed_over(search: Search, wrong: TapResult, findings: list[Finding]) -> set[tuple[str, str]]:
+    """What the search goes on without, by case and name: what is only recorded differently.
+
+    Enters a finding that says so. Where the same step is in another stream, what follows says
+    whether more is wrong.
+    """
+    recorded = _recorded_differently(search, wrong)
+    if recorded is not None:
+        _enter(recorded, findings)
+        return _alike(search, wrong).union(recorded.recorded)
+    known = any(f.follows and _same_step(f.wrong, wrong) for f in findings)
+    return _alike(search, wrong) if known else set()
 
 
 def _enter(finding: Finding, findings: list[Finding]) -> None:

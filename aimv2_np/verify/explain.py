@@ -16,7 +16,7 @@ import numpy as np
 
 from ..ops import Array
 from .apart import told_apart
-from .finding import Cause, Finding
+from .finding import Cause, Finding, counted
 from .lanes import DTYPES
 from .locate import CaseResult, TapResult, stream, suspects
 from .measure import distance, hidden_as_finite, rows_of
@@ -53,10 +53,6 @@ def _nearest(causes: Sequence[Cause]) -> list[Cause]:
         if cause.explained >= _NEAR:
             near.setdefault(frozenset(m.id for m in cause.mistakes), cause)
     return list(near.values())[:3]
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 class Explanation:
@@ -114,7 +110,7 @@ class Explanation:
         """The likely ones of some mistakes, confirmed, and all of them; the best first."""
         singles = [c for m in mistakes if (c := self.tried((m,))) is not None]
         singles.sort(key=lambda cause: cause.excess)
-        self.finding.tried = _counted(len(singles), "mistake")
+        self.finding.tried = counted(len(singles), "mistake")
         return self.confirmed(singles), singles
 
     def is_no_activation(self) -> bool:

@@ -8,7 +8,7 @@ from ..ops import Array
 from .locate import TapResult, allowance
 from .mistakes import Mistake
 
-__all__ = ["Cause", "Finding"]
+__all__ = ["Cause", "Finding", "counted"]
 
 _ROUGHLY = 0.98  # explained by a mistake that rounds: some numbers fall on the other side
 
@@ -68,3 +68,8 @@ class Finding:
     def proved(self) -> bool:
         """Whether the best cause is."""
         return bool(self.causes) and self.causes[0].proved
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things in words."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -15,7 +15,7 @@ from pathlib import Path
 from .. import __version__
 from ..writing import written_whole
 from .curves import curves, legend
-from .finding import Cause, Finding
+from .finding import Cause, Finding, counted
 from .heatmaps import heat_maps
 from .inputs import RAW
 from .locate import ALLOWED, CaseResult, TapResult, stream
@@ -98,10 +98,10 @@ def _verdict(report: Report) -> Markup:
     if report.findings and all(f.follows and f.wrong.name not in RETURNED for f in report.findings):
         sign, word, kind = "≈", "It records differently", "nothing"
     wrong = sum(not t.ok for r in report.results for t in r.taps)
-    counted = f"{report.coverage} in {_counted(len(report.results), 'case')} compared"
+    compared = f"{report.coverage} in {counted(len(report.results), 'case')} compared"
     if report.not_given:
-        counted += f", not given: {', '.join(report.not_given)}"
-    facts = [counted, f"{wrong} wrong", report.dtype, f"aimv2-np {__version__}"]
+        compared += f", not given: {', '.join(report.not_given)}"
+    facts = [compared, f"{wrong} wrong", report.dtype, f"aimv2-np {__version__}"]
     return el(
         "header",
         el("p", "aimv2-np verify", class_="program"),
@@ -113,10 +113,6 @@ def _verdict(report: Report) -> Markup:
         ),
         el("p", " · ".join(facts), class_="facts"),
     )
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 # ---------------------------------------------------------------------------- findings
@@ -370,11 +366,11 @@ def _inputs(case: Case) -> str:
     parts = []
     if case.pixel_values is not None:
         count, _, height, width = case.pixel_values.shape
-        parts.append(f"{_counted(count, 'image')} of {height} × {width} pixels")
+        parts.append(f"{counted(count, 'image')} of {height} × {width} pixels")
     if case.input_ids is not None:
         count, length = case.input_ids.shape
         mask = "with" if case.attention_mask is not None else "without"
-        parts.append(f"{_counted(count, 'text')} of {_counted(length, 'token')}, {mask} a mask")
+        parts.append(f"{counted(count, 'text')} of {counted(length, 'token')}, {mask} a mask")
     if case.interpolate:
         parts.append("positions interpolated")
     return f"{case.name}: {'; '.join(parts) or 'no inputs'}"

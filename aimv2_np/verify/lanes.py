@@ -22,7 +22,17 @@ from ..weights.tree import BlockParams, with_blocks
 from .forms import fused
 from .walk import Model, See
 
-__all__ = ["DTYPES", "LAZY", "Lane", "as_dtype", "is_small", "lanes", "rounded", "truth"]
+__all__ = [
+    "DTYPES",
+    "LAZY",
+    "Lane",
+    "as_dtype",
+    "cast_tree",
+    "is_small",
+    "lanes",
+    "rounded",
+    "truth",
+]
 
 _SMALL = 512  # wide
 _SEEDS = (0, 1)  # of the orders of sums
@@ -115,19 +125,19 @@ def _rebuilt(
     hold: Any = tuple if keep else lambda blocks: blocks
     params = with_blocks(model.params, lambda blocks: hold(_CastBlocks(blocks, cast)))
     kind: Any = LiT if isinstance(model.config, LiTConfig) else VisionEncoder
-    rebuilt: Model = kind(model.config, _cast(params, cast), be, dtype)
+    rebuilt: Model = kind(model.config, cast_tree(params, cast), be, dtype)
     vars(rebuilt)["planted"] = getattr(model, "planted", ())  # a model with quirks keeps them
     return rebuilt
 
 
-def _cast(value: Any, cast: Callable[[Array], Array]) -> Any:
+def cast_tree(value: Any, cast: Callable[[Array], Array]) -> Any:
     """A tree of parameters with every array cast."""
     if isinstance(value, _CastBlocks) or value is None:
         return value
     if hasattr(value, "_fields"):
-        return type(value)(*(_cast(inner, cast) for inner in value))
+        return type(value)(*(cast_tree(inner, cast) for inner in value))
     if isinstance(value, tuple):
-        return tuple(_cast(inner, cast) for inner in value)
+        return tuple(cast_tree(inner, cast) for inner in value)
     return cast(value)
 
 
@@ -142,7 +152,7 @@ class _CastBlocks(Sequence[BlockParams]):
         return len(self.blocks)
 
     def __iter__(self) -> Iterator[BlockParams]:
-        return (_cast(block, self.cast) for block in self.blocks)
+        return (cast_tree(block, self.cast) for block in self.blocks)
 
     @overload
     def __getitem__(self, i: int) -> BlockParams: ...
@@ -150,4 +160,4 @@ class _CastBlocks(Sequence[BlockParams]):
     def __getitem__(self, i: slice) -> Sequence[BlockParams]: ...
     def __getitem__(self, i: Any) -> Any:
         found = self.blocks[i]
-        return _cast(found, self.cast)
+        return cast_tree(found, self.cast)

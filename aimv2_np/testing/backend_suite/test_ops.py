@@ -13,7 +13,7 @@ import pytest
 
 from ... import ops
 from ...backend import Backend, host_dtype
-from ...verify.lanes import DTYPES, rounded
+from ...verify.lanes import DTYPES, cast_tree, rounded
 from ...verify.locate import ALLOWED
 from .. import random_models
 from .test_models import JUDGED_AS
@@ -103,7 +103,8 @@ def test_a_query_that_sees_nothing(be: Backend, dtype: str) -> None:
 @pytest.fixture
 def lit(be: Backend, dtype: str) -> tuple[Any, Any]:
     """Parameters of a model, on the host and as the backend prepared them."""
-    params = random_models.cast(random_models.make("lit").params, host_dtype(dtype))
+    made = random_models.make("lit").params
+    params = cast_tree(made, lambda array: array.astype(host_dtype(dtype)))
     return params, be.prepare(params, dtype)
 
 
