@@ -68,7 +68,7 @@ class NumpyDevice:
         return np.array(given).astype(dtype)
 
     def from_dlpack(self, given: Any) -> Array:
-        return np.from_dlpack(given)
+        return given if isinstance(given, np.ndarray) else np.from_dlpack(given)
 
     def to_numpy(self, array: Array) -> Any:
         return np.array(array)
@@ -121,7 +121,7 @@ class NumpyDevice:
     ) -> None:
         arrays = [a for a in args if isinstance(a, np.ndarray)]
         assert all(a.flags.c_contiguous for a in arrays) or kernel.startswith("attention")
-        assert all(a.dtype in (STORED[dtype], np.int32, np.float32) for a in arrays)
+        assert all(a.dtype in (STORED[dtype], np.int32, np.float32, np.uint8) for a in arrays)
         assert all(isinstance(a, np.ndarray | np.int64 | int | float) for a in args)
         assert dtype in COMPILED[file_of(kernel)].dtypes
         assert block % 32 == 0
@@ -150,6 +150,15 @@ def patchify(
     assert pixels.shape[1:] == (channels, height, width)
     assert grid == (len(rows),)
     rows[...] = ops.cut_patches(pixels, patch).reshape(rows.shape).astype(rows.dtype)
+
+
+def normalize(
+    grid: Any, image: Array, values: Array, pixels: Array, channels: int, height: int, width: int
+) -> None:
+    assert (image.dtype, values.dtype, pixels.dtype) == (np.uint8, np.float32, np.float32)
+    assert image.shape == (height, width, channels)
+    assert grid == (height,)
+    pixels[...] = ops.normalize(image, values)
 
 
 def pool(
@@ -198,6 +207,7 @@ def attention(
 KERNELS = {
     "rms_norm": rms_norm,
     "swiglu": swiglu,
+    "normalize": normalize,
     "patchify": patchify,
     "pool": pool,
     "attention_plain": partial(attention, 16),

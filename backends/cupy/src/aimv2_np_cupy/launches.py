@@ -77,10 +77,8 @@ class Launches:
         self.device.launch("patchify", stored(rows), (len(rows),), _THREADS,
                            pixels, rows, *pixels.shape[1:], patch)  # fmt: skip
 
-    def patchify_bytes(
-        self, images: Array, scale: Array, offset: Array, patch: int, rows: Array
-    ) -> None:
-        """The same of uint8 images (B, Y, X, C), each byte · scale + offset of its channel."""
-        _, height, width, channels = images.shape
-        self.device.launch("patchify_bytes", stored(rows), (len(rows),), _THREADS,
-                           images, scale, offset, rows, channels, height, width, patch)  # fmt: skip
+    def normalize(self, image: Array, values: Array, pixels: Array) -> None:
+        """ops.normalize of a uint8 image (Y, X, C), by float32 values (C, 256), to (C, Y, X)."""
+        channels, height, width = pixels.shape
+        self.device.launch("normalize", stored(pixels), (height,), _THREADS,
+                           image, values, pixels, channels, height, width)  # fmt: skip

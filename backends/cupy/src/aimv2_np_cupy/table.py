@@ -7,6 +7,7 @@ are products, kernels, or float32 arithmetic of the array library.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -35,11 +36,14 @@ def table(device: Device, *others: Device) -> Backend:
         NUMPY,
         name="cupy",
         dtypes=DTYPES,
+        host_threads=min(os.cpu_count() or 1, 8),
         asarray=lambda host, dtype: device.asarray(host, STORED[dtype]),
         to_numpy=ops.to_numpy,
+        from_dlpack=device.from_dlpack,
         concatenate=device.xp.concatenate,
         broadcast_to=device.xp.broadcast_to,
         prepare=ops.prepare,
+        normalize=ops.normalize,
         patch_embed=ops.patch_embed,
         embed_tokens=lambda ids, rows: rows[device.asarray(ids, np.int64)],
         rms_norm=ops.rms_norm,
@@ -111,6 +115,14 @@ class Ops:
             out = self.xp.array(self.xp.broadcast_to(bias, (len(rows), shape[-1])), order="C")
         self.run.product(rows, weight, out, add=bias is not None)
         return out.reshape(shape)
+
+    def normalize(self, image: Any, values: Any) -> Array:
+        """ops.normalize: a NumPy image of bytes goes up, and becomes pixels there."""
+        height, width, channels = image.shape
+        pixels = self.xp.empty((channels, height, width), np.float32)
+        given = self.device.asarray(image, np.uint8), self.device.asarray(values, np.float32)
+        self.run.normalize(*given, pixels)
+        return pixels
 
     def patch_embed(self, pixels: Array, weight: Matrix, bias: Array) -> Array:
         """ops.patch_embed: (B, C, Y, X) to (B, N, D)."""
