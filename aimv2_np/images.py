@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -95,7 +94,8 @@ class ImageProcessor:
         Raises:
             ImageError: an image cannot be used; says which, and why.
         """
-        return [normalize(crop, self.values) for crop in self.crops(images, exif=exif)]
+        values = self.values
+        return [normalize(crop, values) for crop in self.crops(images, exif=exif)]
 
     def crops(self, images: Any, *, exif: bool, threads: int = 0) -> Iterator[NDArray[np.uint8]]:
         """Each image upright, resized and cropped, not normalised: (Y, X, 3), one after the other.
@@ -137,7 +137,7 @@ class ImageProcessor:
             )
         return new
 
-    @cached_property
+    @property
     def values(self) -> NDArray[np.float32]:
         """The value of each channel for each of the 256 pixel values, (3, 256).
 

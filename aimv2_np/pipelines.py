@@ -74,9 +74,9 @@ class ImageMethods:
 
         Where a device computes, it does so while the host prepares the next batch.
         """
-        be = self.vision.backend
+        be, values = self.vision.backend, self.processor.values
         crops = self.processor.crops(images, exif=exif, threads=be.host_threads)
-        pixels = (be.normalize(crop, self.processor.values) for crop in crops)
+        pixels = (be.normalize(crop, values) for crop in crops)
         waiting: list[tuple[Any, Any]] = []  # what the device may still be computing
         for batch in _batches(pixels, self.vision.config.patch_size):
             queued = self.vision.packed(batch)
