@@ -180,7 +180,7 @@ def errors(bench: Bench, plan: Plan) -> Iterator[Record]:
     """Features against the definition in float64: small models, and blocks of full width."""
     for kind in ("learned", "native", "deep"):
         model = random_models.make(kind)
-        pixels = random_models.cases(kind)[0].pixel_values
+        pixels: Any = random_models.cases(kind)[0].pixel_values
         wide = VisionEncoder(model.config, _float64(model.params), NUMPY, "float64")
         true = wide(pixels).last_hidden_state
         for dtype in DTYPES:
@@ -199,7 +199,7 @@ def _wide_errors(bench: Bench, plan: Plan) -> Iterator[Record]:
     config = replace(official, num_hidden_layers=min(DEPTH, official.num_hidden_layers))
     name = f"{config.num_hidden_layers} blocks of {plan.blocks}"
     model = drawn(config, bench.place)
-    side = config.image_size
+    side = config.image_size or 0
     pixels = np.random.default_rng(4).standard_normal((2, 3, side, side), dtype=np.float32)
     wide = our_params(model, config, "float64")
     true = VisionEncoder(config, wide, NUMPY, "float64")(pixels).last_hidden_state

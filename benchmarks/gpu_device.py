@@ -205,10 +205,12 @@ class Gpu:
             run()
             self.wait()
             return int(cuda.max_memory_allocated() - before)
-        pool, hook = self.device.xp.get_default_memory_pool(), self.device.xp.cuda.MemoryHook
+        from cupy.cuda import MemoryHook
+
+        pool = self.device.xp.get_default_memory_pool()
         before, most = pool.used_bytes(), [pool.used_bytes()]
 
-        class Watching(hook):
+        class Watching(MemoryHook):  # type: ignore[misc]
             name = "Watching"
 
             def malloc_postprocess(self, **_: Any) -> None:

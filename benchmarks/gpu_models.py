@@ -100,13 +100,22 @@ class Theirs:
 
     def __init__(self, bench: Bench, model: Any, dtype: str, whole: bool) -> None:
         import torch
+        from torch._dynamo.utils import counters
 
+        counters.clear()
         torch._dynamo.reset()  # or shapes of an earlier model count towards its limit
         torch._dynamo.config.fail_on_recompile_limit_hit = True  # not a silent eager run
         self.bench, self.whole = bench, whole
         self.dtype = torch.float32 if dtype in ("float32", "tf32") else getattr(torch, dtype)
         self.eager = model if self.dtype == torch.float32 else copy.deepcopy(model).to(self.dtype)
         self.compiled = self._compiled()
+
+    @property
+    def graphs(self) -> int:
+        """How many were compiled: one for each batch, or the model was broken into pieces."""
+        from torch._dynamo.utils import counters
+
+        return int(counters["stats"]["unique_graphs"])
 
     @property
     def weights(self) -> int:
@@ -117,7 +126,7 @@ class Theirs:
         """As one, or one block for all: minutes less to compile, and no fusing across blocks."""
         import torch
 
-        how = {"backend": self.bench.compiler, "dynamic": False}
+        how: dict[str, Any] = {"backend": self.bench.compiler, "dynamic": False}
         if self.whole:
             return torch.compile(self.eager, **how)
         shared = {id(p): p for p in (*self.eager.parameters(), *self.eager.buffers())}

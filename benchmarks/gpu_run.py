@@ -180,4 +180,5 @@ def _function(name: str) -> Callable[..., Any]:
     import gpu_checks
     import gpu_speed
 
-    return getattr(gpu_checks, name, None) or getattr(gpu_speed, name)
+    function: Callable[..., Any] = getattr(gpu_checks, name, None) or getattr(gpu_speed, name)
+    return function

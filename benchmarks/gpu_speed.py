@@ -108,7 +108,8 @@ def forwards(bench: Bench, plan: Plan, group: Group) -> Iterator[Record]:
             "kind": "forward", "model": group.model, "dtype": group.dtype, "batch": batch,
             "patches": case.patches, "flop": flop, "parameters": case.parameters,
             "compiled": "whole" if group.whole else "by block", "load_seconds": loaded,
-            "sides": sides, "warnings": sorted({str(w.message)[:300] for w in caught}),
+            "graphs_compiled": theirs.graphs, "sides": sides,
+            "warnings": sorted({str(w.message)[:300] for w in caught}),
         }  # fmt: skip
         del one
         bench.free()
@@ -129,7 +130,7 @@ class _Turns:
         host = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
         host = np.concatenate([host] * (few + 1))[: case.batch]
         there, mine = torch.from_numpy(host).to(bench.place), bench.device.asarray(host, np.float32)
-        self.weights = {"ours": weights}
+        self.ours_weights = weights
         self.runs: dict[str, Run] = {
             "ours": lambda: call(bench, ours, mine),
             "eager": theirs.forward(theirs.eager, there),
@@ -155,7 +156,8 @@ class _Turns:
     def _first(self, name: str) -> Record:
         """The first runs: here torch compiles, and ours lays its memory out."""
         library = "ours" if name == "ours" else "torch"
-        weights, about = self.weights.get(name, self.theirs.weights), {}
+        weights = self.ours_weights if library == "ours" else self.theirs.weights
+        about: Record = {"weights_bytes": weights}
         try:
             if library == "torch":
                 start = time.perf_counter()
@@ -163,9 +165,9 @@ class _Turns:
                 self.bench.wait()
                 about["first_seconds"] = time.perf_counter() - start
             grown = self.bench.grown(library, self.runs[name])
-            unknown = grown is None or weights is None
-            about["memory_bytes"] = None if unknown else weights + grown
-            return {**self._compared(name), **about, "weights_bytes": weights}
+            if grown is not None and weights is not None:
+                about["memory_bytes"] = weights + grown
+            return {**self._compared(name), **about}
         except Exception as error:
             return self._failed(name, error)
 
@@ -210,8 +212,8 @@ def ratio(bench: Bench, plan: Plan) -> Iterator[Record]:
 
         return run
 
-    kernel = model.params.patch_weight.array
-    patches, embedded = placed(rows, kernel.shape[1]), placed(rows, width)
+    kernel: Any = model.params.patch_weight
+    patches, embedded = placed(rows, kernel.array.shape[1]), placed(rows, width)
     attention_once = attend(
         bench, placed(rows, 3 * width), config.num_attention_heads, case.patches
     )
@@ -219,7 +221,9 @@ def ratio(bench: Bench, plan: Plan) -> Iterator[Record]:
     pixels = bench.device.asarray(host, np.float32)
     runs: dict[str, Run] = {
         "total": lambda: call(bench, model, pixels),
-        "patches": lambda: bench.device.multiply(patches, kernel, embedded, add=True, tf32=False),
+        "patches": lambda: bench.device.multiply(
+            patches, kernel.array, embedded, add=True, tf32=False
+        ),
         **{name: products(attribute) for name, attribute in weights.items()},
         "attention": lambda: [attention_once() for _ in model.params.blocks],
     }
