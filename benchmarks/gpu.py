@@ -11,6 +11,7 @@ not done. README.md explains the figures.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -92,7 +93,9 @@ def main() -> None:
         print(page(Results(arguments.results, dry=False).read()))
     elif arguments.command == "work":
         results = Results(arguments.out, arguments.dry_run)
-        sys.exit(work(results, arguments.steps, arguments.until, arguments.device))
+        code = work(results, arguments.steps, arguments.until, arguments.device)
+        sys.stdout.flush()
+        os._exit(code)  # a device in an error may never let the libraries go
     else:
         run(arguments)
 

@@ -29,6 +29,7 @@ class Bench(Protocol):
     """What a measurement needs of the machine."""
 
     dry: bool
+    until: float  # when the time is over
     device: Any  # aimv2_np_cupy.device.Device
     place: str  # torch's word for the device
     compiler: str  # of torch.compile
@@ -125,12 +126,13 @@ class Gpu:
     compiler = "inductor"
     sdpa = {"cudnn": "CUDNN_ATTENTION", "flash": "FLASH_ATTENTION"}  # noqa: RUF012
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, until: float) -> None:
         from aimv2_np_cupy import make_backend
         from aimv2_np_cupy.device import Cuda
         from aimv2_np_cupy.table import table
 
         make_backend(index)  # says what is wrong
+        self.until = until
         self.device, self.index, self.place = Cuda(index), index, f"cuda:{index}"
         self.device.xp.cuda.Device(index).use()
         self.backend = partial(table, self.device)  # kernels are compiled once for all tables
@@ -249,7 +251,8 @@ class Dry:
     compiler = "eager"  # dynamo traces, nothing is compiled
     sdpa = {"cudnn": "MATH", "flash": "MATH"}  # noqa: RUF012
 
-    def __init__(self) -> None:
+    def __init__(self, until: float) -> None:
+        self.until = until
         sys.path[:0] = [str(PLUGIN / "src"), str(PLUGIN / "tests")]
         from numpy_device import NumpyDevice, make_backend
 

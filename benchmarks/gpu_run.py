@@ -125,7 +125,7 @@ def _why(code: int | None) -> str:
 
 def work(results: Results, names: Sequence[str], until: float, device: int) -> int:
     """Steps in this process, until one fails; the exit status."""
-    bench: Bench = Dry() if results.dry else Gpu(device)
+    bench: Bench = Dry(until) if results.dry else Gpu(device, until)
     plan = DRY if results.dry else FULL
     by_name = {step.name: step for step in steps(plan)}
     for step in (by_name[name] for name in names):

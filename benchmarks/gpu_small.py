@@ -5,6 +5,8 @@ compute-sanitizer --tool memcheck python benchmarks/gpu_small.py
 
 from __future__ import annotations
 
+import math
+
 from gpu_checks import kernels
 from gpu_device import Gpu
 from gpu_plan import DRY
@@ -14,7 +16,7 @@ class Unpooled(Gpu):
     """Each array is an allocation of its own, so that its edges are known."""
 
     def __init__(self) -> None:
-        super().__init__(0)
+        super().__init__(0, until=math.inf)
         self.device.xp.cuda.set_allocator(None)
 
     def poison(self) -> None:

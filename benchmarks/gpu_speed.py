@@ -64,7 +64,8 @@ def peaks(bench: Bench, plan: Plan) -> Iterator[Record]:
     n, be = plan.product, bench.backend()
     host = np.random.default_rng(0).standard_normal((n, n), dtype=np.float32)
     for dtype in DTYPES:
-        x, weight, out = (be.asarray(host, dtype) for _ in range(3))
+        x = be.asarray(host, dtype)
+        weight, out = x.copy(), bench.device.xp.empty_like(x)
 
         def product(dtype: str = dtype, x: Any = x, weight: Any = weight, out: Any = out) -> None:
             bench.device.multiply(x, weight, out, add=False, tf32=dtype == "tf32")

@@ -249,7 +249,7 @@ def test_a_step_that_raises_ends_its_process_and_the_others_go_on(
         raise RuntimeError("an illegal memory access was encountered")
 
     stub = SimpleNamespace(wait=lambda: None, free=lambda: None)
-    monkeypatch.setattr(gpu.run, "Dry", lambda: stub)
+    monkeypatch.setattr(gpu.run, "Dry", lambda _: stub)
     monkeypatch.setattr(gpu.run, "_function", lambda name: broken)
     results = gpu.run.Results(tmp_path / "r.jsonl", dry=True)
     assert gpu.run.work(results, ["peaks", "errors"], time.time() + 60, 0) == 1
@@ -262,7 +262,7 @@ def test_a_step_that_raises_ends_its_process_and_the_others_go_on(
 def test_a_step_without_time_is_left_out(
     gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu.run, "Dry", lambda: None)
+    monkeypatch.setattr(gpu.run, "Dry", lambda _: None)
     results = gpu.run.Results(tmp_path / "r.jsonl", dry=True)
     assert gpu.run.work(results, ["suite"], time.time() + 5, 0) == 0
     (record,) = results.read()
@@ -277,7 +277,7 @@ sys.path.insert(0, {str(BENCHMARKS)!r})
 import gpu_run
 from pathlib import Path
 from types import SimpleNamespace
-gpu_run.Dry = lambda: SimpleNamespace(wait=lambda: time.sleep(60), free=lambda: None)
+gpu_run.Dry = lambda _: SimpleNamespace(wait=lambda: time.sleep(60), free=lambda: None)
 gpu_run._function = lambda name: lambda *_: iter(())
 gpu_run.HANGS = 0, 0.2
 gpu_run.work(gpu_run.Results(Path({str(tmp_path / "r.jsonl")!r}), True), ["peaks"], 1e12, 0)
