@@ -51,6 +51,9 @@ class Backend:
     the other can be packed or uploaded: `with_blocks(params, lambda blocks: tuple(map(pack,
     blocks)))` of weights/tree.py. Reading them finds what is wrong with a file, so it must do so.
 
+    Pixels that lie on the backend's device, from `normalize` or a user, come through `from_dlpack`,
+    and `asarray` casts them.
+
     Parameters are what `prepare` returned. Activations are what `asarray` and the ops return; they
     must support `+`, `*`, `@`, indexing, `reshape`, `swapaxes`, `shape` and `T`. Token ids,
     `key_mask` and the index of each text's end arrive as NumPy arrays.
@@ -58,13 +61,16 @@ class Backend:
 
     name: str
     dtypes: tuple[str, ...]
+    host_threads: int = 0  # that prepare images meanwhile, where it is not the CPU that computes
 
     asarray: Op = np.asarray  # (host array, dtype) -> array
     to_numpy: Op = np.asarray  # array -> host array
     concatenate: Op = np.concatenate  # (arrays, axis) -> array
+    from_dlpack: Op = np.from_dlpack  # another library's array on this device -> array
     broadcast_to: Op = np.broadcast_to  # (array, shape) -> array
     prepare: Op = _as_they_are  # (params, dtype) -> params, once per load: upload, pack
 
+    normalize: Op = ops.normalize  # host bytes (Y, X, C), (C, 256) values -> pixels (C, Y, X)
     patch_embed: Op = ops.patch_embed  # (B, C, Y, X) -> (B, N, D)
     embed_tokens: Op = ops.embed_tokens  # (B, T) -> (B, T, D)
     rms_norm: Op = ops.rms_norm  # (..., D) -> (..., D)

@@ -5,14 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from .backend import Backend, host_dtype
 from .config import NATIVE_PATCHES, TextConfig, VisionConfig
 from .errors import AIMv2Error, ConfigError, ImageError, TokenizerError, warn
+
+_HOST = (1, 3)  # DLPack's kDLCPU and kDLCUDAHost
 
 __all__ = ["check_pixels", "check_some", "check_tokens"]
 
 Array = NDArray[Any]
+
+
+def _on_device(value: Any) -> bool:
+    """Whether an array lies in memory that NumPy does not read, as DLPack tells."""
+    where = None if isinstance(value, np.ndarray) else getattr(value, "__dlpack_device__", None)
+    return where is not None and where()[0] not in _HOST
+
+
+def _taken(value: Any, be: Backend, error: type[AIMv2Error]) -> Any:
+    """An array of a device as the backend's own, without a copy where it lies there."""
+    try:
+        return be.from_dlpack(value)
+    except AIMv2Error:
+        raise
+    except Exception as cause:  # another library's, of another kind for each reason
+        kind, index = value.__dlpack_device__()
+        raise error(
+            f"a {type(value).__name__} on device {index} (DLPack kind {int(kind)}) cannot be read "
+            f"by the {be.name} backend: {cause}; copy it to the CPU, or load the model there"
+        ) from cause
+
+
+def _fetched(value: Any, be: Backend) -> Any:
+    return be.to_numpy(_taken(value, be, TokenizerError)) if _on_device(value) else value
 
 
 def _as_array(value: Any, error: type[AIMv2Error], expected: str) -> Array:
@@ -36,9 +63,12 @@ def check_some(pixels: Any, ids: Any, mask: Any) -> None:
 
 
 def check_pixels(
-    values: ArrayLike, config: VisionConfig, dtype: DTypeLike, *, interpolate: bool
-) -> Array:
-    """Preprocessed images as a new (B, C, Y, X) array in `dtype` that fits the model.
+    values: ArrayLike, config: VisionConfig, dtype: str, be: Backend, *, interpolate: bool
+) -> Any:
+    """Preprocessed images (B, C, Y, X) that fit a model which computes in `dtype`.
+
+    A new array in `host_dtype(dtype)`; or the backend's own, as it is, if they lie on its device:
+    such are not searched for NaN, for which the host would have to wait.
 
     Raises:
         ImageError: not such an array, NaN or infinite, smaller than a patch, or of another size
@@ -48,22 +78,28 @@ def check_pixels(
         AIMv2Warning: a native-resolution model outside the range it was trained on.
     """
     one_size = "pixel_values as one array (B, C, Y, X); images of several sizes run one by one"
-    pixels = _as_array(values, ImageError, one_size)
-    if pixels.ndim != 4 or not pixels.size:
+    on_device = _on_device(values)
+    pixels: Any = (
+        _taken(values, be, ImageError) if on_device else _as_array(values, ImageError, one_size)
+    )
+    if len(pixels.shape) != 4 or 0 in pixels.shape:
         raise ImageError(
-            f"pixel_values have the shape {pixels.shape}, expected (B, C, Y, X); "
+            f"pixel_values have the shape {tuple(pixels.shape)}, expected (B, C, Y, X); "
             "model.preprocess(images) makes them"
         )
-    if not np.issubdtype(pixels.dtype, np.floating):
+    if "float" not in str(pixels.dtype):  # bfloat16 is none of NumPy's
         raise ImageError(
             f"pixel_values are {pixels.dtype}, expected normalised floating-point values; "
             "model.preprocess(images) makes them from raw images"
         )
-    with np.errstate(over="ignore"):  # what becomes infinite is refused below
-        pixels = pixels.astype(dtype, copy=False)
-    if not np.isfinite(pixels).all():
-        raise ImageError(f"pixel_values hold NaN, infinity, or a number too large for {dtype}")
     _check_size(pixels.shape, config, interpolate)
+    if on_device:
+        return pixels
+    held = host_dtype(dtype)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused below
+        pixels = pixels.astype(held, copy=False)
+    if not np.isfinite(pixels).all():
+        raise ImageError(f"pixel_values hold NaN, infinity, or a number too large for {held}")
     return pixels
 
 
@@ -89,9 +125,11 @@ def _check_size(shape: tuple[int, ...], config: VisionConfig, interpolate: bool)
 
 
 def check_tokens(
-    ids: ArrayLike, mask: ArrayLike | None, config: TextConfig
+    ids: ArrayLike, mask: ArrayLike | None, config: TextConfig, be: Backend
 ) -> tuple[Array, Array | None, Array]:
     """Token ids (B, T), a boolean mask (B, T) or None, and where each text ends, (B,); all new.
+
+    All on the host; ids and mask that lie on the backend's device are fetched.
 
     A text longer than the context is cut so that its end token stays.
 
@@ -102,7 +140,7 @@ def check_tokens(
     Warns:
         AIMv2Warning: a text was cut.
     """
-    input_ids = _check_ids(ids, config)
+    input_ids = _check_ids(_fetched(ids, be), config)
     is_end = input_ids == config.eos_token_id
     endless = np.flatnonzero(~is_end.any(axis=1))
     if endless.size:
@@ -110,7 +148,7 @@ def check_tokens(
             f"text {endless[0] + 1} of {len(input_ids)} has no end-of-text token "
             f"({config.eos_token_id}), whose feature would stand for the text"
         )
-    key_mask = None if mask is None else _check_mask(mask, input_ids.shape)
+    key_mask = None if mask is None else _check_mask(_fetched(mask, be), input_ids.shape)
     end = is_end.argmax(axis=1)  # the first one: padding repeats the same id
     context = config.max_position_embeddings
     if input_ids.shape[1] > context:

@@ -12,9 +12,12 @@ Y and X are an image's height and width in pixels; sizes are (height, width) thr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -22,6 +25,9 @@ from numpy.typing import NDArray
 
 from .errors import ConfigError, ImageError
 from .image_files import ImageSource, as_list, describe, load_image, only_rgb, open_image, to_rgb
+from .ops import normalize
+
+T = TypeVar("T")
 
 __all__ = ["ImageProcessor", "ImageSource", "as_list", "load_image"]
 
@@ -89,27 +95,33 @@ class ImageProcessor:
         Raises:
             ImageError: an image cannot be used; says which, and why.
         """
-        sources = as_list(images)
-        processed = []
-        for i, source in enumerate(sources, 1):
-            position = f"image {i} of {len(sources)}" if len(sources) > 1 else ""
-            where = describe(source, position)
-            image = open_image(source, exif, where)
-            convert = to_rgb if self.do_convert_rgb else only_rgb
-            image = convert(image, where)
-            processed.append(self._process(image, where))
-        return processed
+        return [normalize(crop, self.values) for crop in self.crops(images, exif=exif)]
 
-    def _process(self, image: PIL.Image.Image, where: str) -> NDArray[np.float32]:
-        """Resize, crop, rescale and normalise an image of three 8-bit channels."""
+    def crops(self, images: Any, *, exif: bool, threads: int = 0) -> Iterator[NDArray[np.uint8]]:
+        """Each image upright, resized and cropped, not normalised: (Y, X, 3), one after the other.
+
+        That many threads prepare as many of the next ones.
+        """
+        sources = as_list(images)
+
+        def crop(at: int) -> NDArray[np.uint8]:
+            position = f"image {at + 1} of {len(sources)}" if len(sources) > 1 else ""
+            where = describe(sources[at], position)
+            image = open_image(sources[at], exif, where)
+            convert = to_rgb if self.do_convert_rgb else only_rgb
+            return self._crop(convert(image, where), where)
+
+        return _map_ahead(crop, range(len(sources)), threads)
+
+    def _crop(self, image: PIL.Image.Image, where: str) -> NDArray[np.uint8]:
+        """Resize and crop an image of three 8-bit channels."""
         if self.do_resize:
             height, width = self._resized(image.height, image.width, where)
             image = image.resize((width, height), resample=self.resample)
         pixels: NDArray[np.uint8] = np.asarray(image)  # (Y, X, 3)
         if self.do_center_crop:
             pixels = _center_crop(pixels, self.crop_size)
-        table = self._table()
-        return np.stack([table[c][pixels[:, :, c]] for c in range(3)])  # (3, Y, X)
+        return pixels
 
     def _resized(self, height: int, width: int, where: str) -> tuple[int, int]:
         """The size to resize to; the longer edge is truncated to an integer, not rounded."""
@@ -125,7 +137,8 @@ class ImageProcessor:
             )
         return new
 
-    def _table(self) -> NDArray[np.float32]:
+    @cached_property
+    def values(self) -> NDArray[np.float32]:
         """The value of each channel for each of the 256 pixel values, (3, 256).
 
         Rescaling and normalising treat every pixel alike, so 256 results per channel are all there
@@ -139,6 +152,25 @@ class ImageProcessor:
             std = np.array(self.image_std, np.float32)[:, None]
             table = (table - mean) / std
         return table
+
+
+def _map_ahead(function: Callable[[int], T], items: Iterable[int], threads: int) -> Iterator[T]:
+    """As `map`, with so many of the next results made in threads."""
+    if threads == 0:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[T]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:  # the caller stopped, or one failed
+                future.cancel()
 
 
 def _center_crop(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

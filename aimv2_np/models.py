@@ -60,12 +60,12 @@ class VisionEncoder(Encoder[VisionConfig, VisionParams]):
         x = self.transformer(self.embed(pixel_values, interpolate, tap), tap.scope("vision."))
         return self.finish(x, tap.scope("vision."))
 
-    def packed(self, images: Sequence[ArrayLike]) -> list[tuple[Array, Array | None]]:
+    def packed(self, images: Sequence[Array]) -> list[tuple[Array, Array | None]]:
         """`forward` of each image, (C, Y, X) and of any size, with one run through the blocks.
 
         An image's numbers are those it has alone, to the last bit: all else is done one by one.
         """
-        each = [self.embed(np.asarray(image)[None]) for image in images]
+        each = [self.embed(image[None]) for image in images]
         lengths = [x.shape[1] for x in each]
         x = self.backend.concatenate(each, axis=1)  # (1, ΣN, D)
         x = self.transformer(x, NO_TAP, lengths=lengths)
@@ -74,8 +74,8 @@ class VisionEncoder(Encoder[VisionConfig, VisionParams]):
     def embed(self, pixel_values: ArrayLike, interpolate: bool = False, tap: Tap = NO_TAP) -> Array:
         """Pixels (B, C, Y, X) to what enters the blocks, (B, N, D)."""
         be, c, p = self.backend, self.config, self.params
-        host = check_pixels(pixel_values, c, host_dtype(self.dtype), interpolate=interpolate)
-        pixels = be.asarray(tap("pixel_values", host), self.dtype)
+        given = check_pixels(pixel_values, c, self.dtype, be, interpolate=interpolate)
+        pixels = be.asarray(tap("pixel_values", given), self.dtype)
         tap = tap.scope("vision.")
         x = tap("patch_embed", be.patch_embed(pixels, p.patch_weight, p.patch_bias))  # (B, N, D)
         x = tap("patch_norm", be.rms_norm(x, p.patch_norm, c.rms_norm_eps))
@@ -103,20 +103,18 @@ class VisionEncoder(Encoder[VisionConfig, VisionParams]):
         return be.asarray(host, self.dtype)
 
     def __call__(
-        self,
-        pixel_values: ArrayLike,
-        *,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-        interpolate_positions: bool = False,
-    ) -> EncoderOutput:
-        """Encode preprocessed images (B, C, Y, X).
+        self, pixel_values: ArrayLike, *, output_hidden_states: bool = False,
+        output_attentions: bool = False, interpolate_positions: bool = False, as_numpy: bool = True,
+    ) -> EncoderOutput:  # fmt: skip
+        """Encode preprocessed images (B, C, Y, X), of NumPy or on the backend's device (DLPack).
 
         `interpolate_positions=True` resamples learned positions to the images' grid
         (`ops.resample_positions`); without it an image of another size is an ImageError.
+        `as_numpy=False` returns the backend's own arrays, which stay on its device.
         """
         keep = {"hidden_states": output_hidden_states, "attentions": output_attentions}
-        return to_host(self.run(pixel_values, interpolate_positions, **keep), self.backend)
+        out = self.run(pixel_values, interpolate_positions, **keep)
+        return to_host(out, self.backend) if as_numpy else out
 
 
 class TextEncoder(Encoder[TextConfig, TextParams]):
@@ -138,7 +136,7 @@ class TextEncoder(Encoder[TextConfig, TextParams]):
         self, input_ids: ArrayLike, attention_mask: ArrayLike | None = None, tap: Tap = NO_TAP
     ) -> tuple[Array, HostArray | None, HostArray]:
         """What enters the blocks (B, T, D), the keys that are seen (B, T), each text's end (B,)."""
-        ids, key_mask, end = check_tokens(input_ids, attention_mask, self.config)
+        ids, key_mask, end = check_tokens(input_ids, attention_mask, self.config, self.backend)
         ids, tap = tap("input_ids", ids), tap.scope("text.")
         x = tap("token_embed", self.backend.embed_tokens(ids, self.params.text_embedding))
         x = tap("embed", x + tap("pos_embed", self.params.positional_embedding[: ids.shape[1]]))
@@ -151,16 +149,13 @@ class TextEncoder(Encoder[TextConfig, TextParams]):
         return x, tap("pooled", x[np.arange(len(end)), end])
 
     def __call__(
-        self,
-        input_ids: ArrayLike,
-        attention_mask: ArrayLike | None = None,
-        *,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-    ) -> EncoderOutput:
+        self, input_ids: ArrayLike, attention_mask: ArrayLike | None = None, *,
+        output_hidden_states: bool = False, output_attentions: bool = False, as_numpy: bool = True,
+    ) -> EncoderOutput:  # fmt: skip
         """Encode token ids (B, T); `attention_mask` (B, T) is 0 where a text is padded."""
         keep = {"hidden_states": output_hidden_states, "attentions": output_attentions}
-        return to_host(self.run(input_ids, attention_mask, **keep), self.backend)
+        out = self.run(input_ids, attention_mask, **keep)
+        return to_host(out, self.backend) if as_numpy else out
 
 
 class LiT:
@@ -195,15 +190,10 @@ class LiT:
         return out
 
     def __call__(
-        self,
-        pixel_values: ArrayLike | None = None,
-        input_ids: ArrayLike | None = None,
-        attention_mask: ArrayLike | None = None,
-        *,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-        interpolate_positions: bool = False,
-    ) -> LiTOutput:
+        self, pixel_values: ArrayLike | None = None, input_ids: ArrayLike | None = None,
+        attention_mask: ArrayLike | None = None, *, output_hidden_states: bool = False,
+        output_attentions: bool = False, interpolate_positions: bool = False, as_numpy: bool = True,
+    ) -> LiTOutput:  # fmt: skip
         """Images (B, C, Y, X), texts (K, T), or both, to embeddings and logits."""
         check_some(pixel_values, input_ids, attention_mask)
         keep = {"hidden_states": output_hidden_states, "attentions": output_attentions}
@@ -214,7 +204,7 @@ class LiT:
             text = self.text.run(input_ids, attention_mask, **keep)
         joined = self.join(image and image.pooler_output, text and text.pooler_output)
         out = LiTOutput(**joined, vision_model_output=image, text_model_output=text)
-        return to_host(out, self.backend)
+        return to_host(out, self.backend) if as_numpy else out
 
     def image_features(
         self, pixel_values: ArrayLike, *, interpolate_positions: bool = False

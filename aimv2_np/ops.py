@@ -85,6 +85,11 @@ def l2_normalize(x: Array) -> Array:
     return x / np.maximum(norm, x.dtype.type(1e-12))
 
 
+def normalize(image: Array, values: Array) -> Array:
+    """Bytes (Y, X, C) to pixels (C, Y, X): `values` (C, 256) holds what each byte stands for."""
+    return np.stack([values[c][image[..., c]] for c in range(len(values))])
+
+
 def cut_patches(pixels: Array, patch: int) -> Array:
     """Pixels (B, C, Y, X) as one row per patch, (B, N, C·P·P), row by row.
 

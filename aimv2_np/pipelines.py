@@ -70,10 +70,19 @@ class ImageMethods:
         return features if self.vision.config.is_native else np.stack(features)
 
     def _encoded(self, images: Any, exif: bool) -> Iterator[tuple[Any, Any]]:
-        """`vision.forward` of each image, in packed batches of bounded size."""
-        pixels = self.preprocess(images, exif=exif)
+        """`vision.forward` of each image, in packed batches of bounded size.
+
+        Where a device computes, it does so while the host prepares the next batch.
+        """
+        be = self.vision.backend
+        crops = self.processor.crops(images, exif=exif, threads=be.host_threads)
+        pixels = (be.normalize(crop, self.processor.values) for crop in crops)
+        waiting: list[tuple[Any, Any]] = []  # what the device may still be computing
         for batch in _batches(pixels, self.vision.config.patch_size):
-            yield from self.vision.packed(batch)
+            queued = self.vision.packed(batch)
+            yield from waiting if be.host_threads else queued
+            waiting = queued if be.host_threads else []
+        yield from waiting
 
 
 class VisionPipeline(ImageMethods, VisionEncoder):
@@ -92,8 +101,8 @@ class VisionPipeline(ImageMethods, VisionEncoder):
             ConfigError: no `pool`, for a checkpoint without a pooling head that was trained.
         """
         if pool is None and self.config.use_head:
-            each = self._encoded(images, exif)
-            vectors = np.concatenate([self.backend.to_numpy(pooled) for _, pooled in each])
+            pooled = [x for _, x in self._encoded(images, exif)]
+            vectors: HostArray = self.backend.to_numpy(self.backend.concatenate(pooled, axis=0))
             return ops.l2_normalize(vectors) if normalize else vectors
         if pool != "mean":
             raise ConfigError(
@@ -156,9 +165,9 @@ class LiTPipeline(ImageMethods, LiT):
 
     def encode_image(self, images: Any, *, normalize: bool = True, exif: bool = True) -> HostArray:
         """Embeddings of images, (B, projection width), each as it is alone."""
-        each = self._encoded(images, exif)
         be, projector = self.backend, self.params.image_projector
-        features = np.concatenate([be.to_numpy(be.linear(x, projector)) for _, x in each])
+        projected = [be.linear(x, projector) for _, x in self._encoded(images, exif)]
+        features: HostArray = be.to_numpy(be.concatenate(projected, axis=0))
         return ops.l2_normalize(features) if normalize else features
 
     def encode_text(self, texts: str | Sequence[str], *, normalize: bool = True) -> HostArray:

@@ -20,11 +20,9 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from . import ops
-from .backend import host_dtype
 from .checks import check_pixels
 from .errors import BackendUnavailable, ConfigError, ImageError
 from .models import TextEncoder, VisionEncoder
@@ -224,8 +222,8 @@ class QuirkyVision(_Quirky, VisionEncoder):
         if sizes:
             pixels, interpolate = self._fitting(pixels, *sizes[0]), True
         elif not hasattr(pixels, "shape"):
-            dtype = host_dtype(self.dtype)
-            pixels = check_pixels(pixels, self.config, dtype, interpolate=interpolate)
+            given = self.config, self.dtype, self.backend
+            pixels = check_pixels(pixels, *given, interpolate=interpolate)
         state = self._walk(Case("", pixel_values=pixels, interpolate=interpolate), tap)
         return state["vision"], state["vision.pooled"]
 
@@ -233,7 +231,7 @@ class QuirkyVision(_Quirky, VisionEncoder):
         """Images of a size that the library takes, as `check_pixels`."""
         assert self.params.pos_embed is not None
         c, positions = self.config, len(self.params.pos_embed)
-        pixels = check_pixels(values, c, host_dtype(self.dtype), interpolate=True)
+        pixels: HostArray = check_pixels(values, c, self.dtype, self.backend, interpolate=True)
         height, width = pixels.shape[2:]
         patches = (height // c.patch_size) * (width // c.patch_size)
         if not fits(patches, positions):
@@ -243,9 +241,9 @@ class QuirkyVision(_Quirky, VisionEncoder):
             )
         return pixels
 
-    def packed(self, images: Sequence[ArrayLike]) -> list[tuple[Array, Array | None]]:
+    def packed(self, images: Sequence[Array]) -> list[tuple[Array, Array | None]]:
         """`forward` of each image, (C, Y, X) and of any size, one by one."""
-        return [self.forward(np.asarray(image)[None]) for image in images]
+        return [self.forward(image[None]) for image in images]
 
 
 class QuirkyText(_Quirky, TextEncoder):

@@ -12,6 +12,7 @@ from PIL import Image
 
 import aimv2_np
 from aimv2_np import ops
+from aimv2_np.backend import NUMPY
 from aimv2_np.checks import check_pixels
 from aimv2_np.config import OFFICIAL
 
@@ -240,9 +241,9 @@ def test_the_range_of_the_native_checkpoint(height: int, width: int, warns: bool
     pixels = np.broadcast_to(np.float32(0), (1, 3, height, width))
     if warns:
         with pytest.warns(aimv2_np.AIMv2Warning, match=NATIVE_RANGE):
-            check_pixels(pixels, config, "float32", interpolate=False)
+            check_pixels(pixels, config, "float32", NUMPY, interpolate=False)
     else:  # the test configuration turns an unexpected AIMv2Warning into an error
-        assert check_pixels(pixels, config, "float32", interpolate=False) is not None
+        assert check_pixels(pixels, config, "float32", NUMPY, interpolate=False) is not None
 
 
 @pytest.mark.parametrize("size", [(28, 28), (56, 56), (42, 56), (43, 43), (14, 126)])

@@ -24,6 +24,10 @@ def params_there(value: Any) -> Any:
     return getattr(type(value), "_make", tuple)(params_there(inner) for inner in value)
 
 
+def asarray(given: Any, dtype: str) -> Tensor:
+    return torch.as_tensor(given).to(getattr(torch, str(host_dtype(dtype))), copy=True)
+
+
 def linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
@@ -55,7 +59,8 @@ def make_backend(device: Any = None) -> Backend:
     return replace(
         NUMPY,
         name="torch",
-        asarray=lambda host, dtype: torch.tensor(host.astype(host_dtype(dtype))),
+        asarray=asarray,
+        from_dlpack=torch.from_dlpack,
         to_numpy=lambda x: x.numpy(),
         concatenate=lambda arrays, axis: torch.cat(arrays, dim=axis),
         broadcast_to=torch.broadcast_to,

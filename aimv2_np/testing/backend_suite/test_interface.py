@@ -25,6 +25,22 @@ def test_arrays_go_there_and_back(dtype: str, be: Backend) -> None:
     np.testing.assert_array_equal(back, host)
 
 
+def test_its_own_arrays_come_back_as_they_are(dtype: str, be: Backend) -> None:
+    """By DLPack: as pixels that a user holds on its device."""
+    host = np.arange(24).reshape(1, 3, 2, 4).astype(host_dtype(dtype))
+    x = be.asarray(host, dtype)
+    np.testing.assert_array_equal(be.to_numpy(be.asarray(be.from_dlpack(x), dtype)), host)
+
+
+def test_bytes_become_pixels(dtype: str, be: Backend) -> None:
+    """To the last bit: they are looked up."""
+    rng = np.random.default_rng(3)
+    image = rng.integers(256, size=(30, 41, 3), dtype=np.uint8)
+    values = rng.integers(-100, 100, size=(3, 256)).astype(np.float32)
+    found = be.to_numpy(be.asarray(be.normalize(image, values), dtype))
+    np.testing.assert_array_equal(found, np.stack([values[c][image[..., c]] for c in range(3)]))
+
+
 def test_activations_can_be_computed_with(dtype: str, be: Backend) -> None:
     """What layers.py does to them besides calling ops."""
     host = (np.arange(24) % 7 - 3).reshape(1, 4, 6).astype(host_dtype(dtype))

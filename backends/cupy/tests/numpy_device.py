@@ -6,6 +6,10 @@ that a kernel reads, a launch has as many blocks as the work needs.
 
 from __future__ import annotations
 
+import os
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -20,20 +24,88 @@ from aimv2_np_cupy.compiling import file_of
 from aimv2_np_cupy.device import STORED
 
 Array = Any
+OTHERS = int(os.environ.get("NUMPY_DEVICES", "1")) - 1  # devices beside the first
+
+
+class Recording:
+    """NumPy, but nothing of it may be asked for while launches are recorded."""
+
+    def __init__(self, device: NumpyDevice) -> None:
+        self.device = device
+
+    def __getattr__(self, name: str) -> Any:
+        assert self.device.recorded is None, f"{name} is no launch"
+        if name == "empty":
+            return self.device.empty
+        return getattr(np, name)
 
 
 class NumpyDevice:
-    """The same as `Cuda`, in NumPy."""
+    """The same as `Cuda`, in NumPy. `memory` is how many bytes `empty` arrays may take."""
 
-    xp = np
+    out_of_memory = MemoryError
 
-    def asarray(self, host: Any, dtype: Any) -> Array:
-        return np.array(host).astype(dtype)
+    def __init__(self, memory: float = np.inf) -> None:
+        self.memory = memory
+        self.recorded: list[Callable[[], None]] | None = None
+        self.xp: Any = Recording(self)
+        self.held: list[weakref.ref[Array]] = []
+
+    def empty(self, shape: Any, dtype: Any = float) -> Array:
+        """Full of NaN, so that what is read before it was written shows."""
+        array = np.full(shape, np.nan, dtype)
+        self.held = [ref for ref in self.held if ref() is not None]
+        if sum(ref().nbytes for ref in self.held) + array.nbytes > self.memory:
+            raise MemoryError
+        self.held.append(weakref.ref(array))
+        return array
+
+    def current(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def asarray(self, given: Any, dtype: Any) -> Array:
+        assert self.recorded is None
+        return np.array(given).astype(dtype)
+
+    def from_dlpack(self, given: Any) -> Array:
+        return given if isinstance(given, np.ndarray) else np.from_dlpack(given)
 
     def to_numpy(self, array: Array) -> Any:
         return np.array(array)
 
-    def multiply(self, x: Array, weight: Array, out: Array, *, add: bool, tf32: bool) -> None:
+    def adopt(self, array: Array, source: Any) -> Array:
+        return array if source is self else array.copy()
+
+    def queue(self) -> int:
+        return 0
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        self.recorded = launches = []
+        work()
+        self.recorded = None
+
+        def replay() -> None:
+            for launch in launches:
+                launch()
+
+        return replay
+
+    def release(self) -> None:
+        pass
+
+    def multiply(self, *args: Any, **how: Any) -> None:
+        self._queue(partial(self._multiply, *args, **how))
+
+    def launch(self, *args: Any) -> None:
+        self._queue(partial(self._launch, *args))
+
+    def _queue(self, work: Callable[[], None]) -> None:
+        if self.recorded is None:
+            work()
+        else:
+            self.recorded.append(work)
+
+    def _multiply(self, x: Array, weight: Array, out: Array, *, add: bool, tf32: bool) -> None:
         for array in (x, weight, out):
             assert array.flags.c_contiguous
             assert array.ndim == 2
@@ -44,12 +116,12 @@ class NumpyDevice:
         found = wide[0] @ wide[1].T
         out[...] = (found + out.astype(np.float32) if add else found).astype(out.dtype)
 
-    def launch(
+    def _launch(
         self, kernel: str, dtype: str, grid: tuple[int, ...], block: int, *args: Any
     ) -> None:
         arrays = [a for a in args if isinstance(a, np.ndarray)]
         assert all(a.flags.c_contiguous for a in arrays) or kernel.startswith("attention")
-        assert all(a.dtype in (STORED[dtype], np.int32, np.float32) for a in arrays)
+        assert all(a.dtype in (STORED[dtype], np.int32, np.float32, np.uint8) for a in arrays)
         assert all(isinstance(a, np.ndarray | np.int64 | int | float) for a in args)
         assert dtype in COMPILED[file_of(kernel)].dtypes
         assert block % 32 == 0
@@ -80,6 +152,15 @@ def patchify(
     rows[...] = ops.cut_patches(pixels, patch).reshape(rows.shape).astype(rows.dtype)
 
 
+def normalize(
+    grid: Any, image: Array, values: Array, pixels: Array, channels: int, height: int, width: int
+) -> None:
+    assert (image.dtype, values.dtype, pixels.dtype) == (np.uint8, np.float32, np.float32)
+    assert image.shape == (height, width, channels)
+    assert grid == (height,)
+    pixels[...] = ops.normalize(image, values)
+
+
 def pool(
     grid: Any, query: Array, keys: Array, values: Array, out: Array, tokens: int, head: int,
     token_stride: np.int64, image_stride: np.int64,
@@ -98,12 +179,12 @@ def pool(
 
 
 def attention(
-    queries: int, grid: Any, q: Array, k: Array, v: Array, out: Array, starts: Array,
+    queries: int, grid: Any, q: Array, k: Array, v: Array, out: Array, starts: Array, seen: Array,
     token_stride: np.int64, head_stride: np.int64, causal: int, head: int,
 ) -> None:  # fmt: skip
     lengths, heads = np.diff(starts), grid[1]
     assert grid == (-(-lengths.max() // queries), heads, len(lengths))
-    assert starts.dtype == np.int32
+    assert starts.dtype == seen.dtype == np.int32
     assert starts[-1] == len(q) == len(out)
     assert out.shape[1] == heads * head
     assert head_stride == head
@@ -111,18 +192,22 @@ def attention(
         assert part.strides == (token_stride * part.itemsize, part.itemsize)
         if queries == 64:  # copied 16 bytes at a time
             assert part.ctypes.data % 16 == token_stride * part.itemsize % 16 == 0
-    for begin, end in pairwise(starts):
+    assert seen.shape == lengths.shape
+    for (begin, end), count in zip(pairwise(starts), seen, strict=True):
         parts = (
             part[begin:end, : heads * head].reshape(1, -1, heads, head).swapaxes(1, 2)
             for part in (q, k, v)
         )
-        found = ops.attention(*(a.astype(np.float32) for a in parts), causal=bool(causal))
+        mask = (np.arange(end - begin) < count)[None]
+        sees: dict[str, Any] = {"causal": bool(causal), "key_mask": mask}
+        found = ops.attention(*(a.astype(np.float32) for a in parts), **sees)
         out[begin:end] = found.swapaxes(1, 2).reshape(end - begin, -1).astype(out.dtype)
 
 
 KERNELS = {
     "rms_norm": rms_norm,
     "swiglu": swiglu,
+    "normalize": normalize,
     "patchify": patchify,
     "pool": pool,
     "attention_plain": partial(attention, 16),
@@ -138,4 +223,4 @@ def make_backend(device: Any = None) -> Backend:
 
     if device not in (None, 0):
         raise BackendUnavailable(f"there is no device {device!r}")
-    return table(NumpyDevice())
+    return table(NumpyDevice(), *(NumpyDevice() for _ in range(OTHERS)))

@@ -29,7 +29,7 @@ def fused(host, lengths, width, seed=0):
     return qkv
 
 
-def attend(host, entry, qkv, lengths, causal):
+def attend(host, entry, qkv, lengths, causal, seen=None):
     """The kernel's result (tokens, H, E), launched as its header says."""
     tokens, _, heads, width = qkv.shape
     out, untouched = host.result((tokens, heads, width))
@@ -39,7 +39,8 @@ def attend(host, entry, qkv, lengths, causal):
     numbers = [c_longlong(3 * heads * width), c_longlong(width), c_int(causal)]
     if entry == "attention_plain":
         numbers.append(c_int(width))
-    host.launch(entry, grid, 128, qkv[:, 0], qkv[:, 1], qkv[:, 2], out, ends, *numbers)
+    counts = np.array(seen or lengths, np.int32)
+    host.launch(entry, grid, 128, qkv[:, 0], qkv[:, 1], qkv[:, 2], out, ends, counts, *numbers)
     assert untouched()
     return out
 
@@ -77,6 +78,21 @@ def test_attention_plain(host, lengths, causal, width):
     out = attend(host, "attention_plain", qkv, lengths, causal)
     bound = 100 if host.name == "float32" else 1.02  # measured: 51 and 0.99
     assert units(host, out, qkv, lengths, causal) < bound
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_padding_is_not_seen(host, causal):
+    for entry, width in entries(host):
+        lengths, seen = [70, 40, 5, 130], [66, 1, 0, 64]
+        qkv = fused(host, lengths, width)
+        out = attend(host, entry, qkv, lengths, causal, seen)
+        ends = np.cumsum([0, *lengths])
+        for begin, end, count in zip(ends, ends[1:], seen, strict=False):
+            one, mask = qkv[begin:end].astype(float), np.arange(end - begin) < count
+            q, k, v = one.transpose(1, 2, 0, 3)[:, None]
+            result = ops.attention(q, k, v, causal=causal, key_mask=mask[None])[0].swapaxes(0, 1)
+            size = np.abs(v).max()
+            assert np.max(np.abs(out[begin:end].astype(float) - result)) / size < 100 * host.unit
 
 
 def entries(host):

@@ -17,18 +17,15 @@ from aimv2_np_cupy.guard import guarded
 from aimv2_np_cupy.table import table
 
 
-class Full(RuntimeError):
-    """What CuPy raises."""
-
-
-class Here:
+class Here(NumpyDevice):
     """Counts how often it was entered, and whether it was left."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.entered, self.depth = 0, 0
 
     @contextmanager
-    def __call__(self) -> Iterator[None]:
+    def current(self) -> Iterator[None]:
         self.entered += 1
         self.depth += 1
         try:
@@ -49,7 +46,7 @@ def test_every_entry_runs_on_the_device() -> None:
 
     entries = {f.name: getattr(plain, f.name) for f in fields(plain)}
     watched = replace(plain, **{n: seen(e) for n, e in entries.items() if callable(e)})
-    be = guarded(watched, here, Full)
+    be = guarded(watched, here)
     model = random_models.make("lit")
     moved = type(model)(model.config, be.prepare(model.params, "float32"), be, "float32")
     case, _ = random_models.cases("lit")
@@ -66,8 +63,8 @@ def test_every_entry_runs_on_the_device() -> None:
 
 def test_memory_that_runs_out_is_said() -> None:
     def full(*_: Any) -> Any:
-        raise Full("Out of memory allocating 1,000 bytes\nand more")
+        raise MemoryError("Out of memory allocating 1,000 bytes\nand more")
 
-    be = guarded(replace(table(NumpyDevice()), linear=full), Here(), Full)
+    be = guarded(replace(table(NumpyDevice()), linear=full), Here())
     with pytest.raises(BackendUnavailable, match=r"allocating 1,000 bytes; pass fewer images"):
         be.linear(np.ones((1, 2)), np.ones((2, 2)))

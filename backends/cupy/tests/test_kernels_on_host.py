@@ -97,21 +97,15 @@ def test_patchify(host, shape):
     assert untouched()
 
 
-@pytest.mark.parametrize("shape", IMAGES)
-def test_patchify_bytes(host, shape):
-    *shape, patch = shape
-    batch, channels, height, width = shape
-    rng = np.random.default_rng(0)
-    images = rng.integers(256, size=(batch, height, width, channels), dtype=np.uint8)
-    scale = rng.uniform(0.01, 0.02, channels).astype(np.float32)  # 1 / (255 · std)
-    offset = rng.uniform(-2, -1, channels).astype(np.float32)  # -mean / std
-    pixels = (images * scale.astype(float) + offset).transpose(0, 3, 1, 2)
-    expected = ops.cut_patches(pixels, patch)
-    rows, untouched = host.result(expected.shape)
-    blocks = expected.shape[0] * expected.shape[1]
-    sizes = map(c_int, (*shape[1:], patch))
-    host.launch("patchify_bytes", (blocks,), 96, images, scale, offset, rows, *sizes)
-    assert units(host, rows, expected) < ONE_ROUNDING  # fmaf rounds once, in float32 too
+@pytest.mark.parametrize("shape", [(28, 42, 3), (1, 1, 1), (31, 5, 3), (7, 300, 4)])
+def test_normalize(host_of, shape):
+    host, rng = host_of("float32"), np.random.default_rng(0)
+    image = rng.integers(256, size=shape, dtype=np.uint8)
+    values = rng.normal(size=(shape[2], 256)).astype(np.float32)
+    pixels, untouched = host.result((shape[2], *shape[:2]))
+    sizes = map(c_int, pixels.shape)
+    host.launch("normalize", (shape[0],), 96, image, values, pixels, *sizes)
+    np.testing.assert_array_equal(pixels, ops.normalize(image, values))
     assert untouched()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aimv2_np.errors import BackendUnavailable
-from aimv2_np_cupy.machine import Machine, device_of, require_dtype
+from aimv2_np_cupy.machine import Machine, devices_of, require_dtype
 
 
 class Fake(Machine):
@@ -34,9 +34,20 @@ class Fake(Machine):
         return value
 
 
-@pytest.mark.parametrize(("device", "index"), [(None, 0), (0, 0), (1, 1), ("1", 1), ("cuda:1", 1)])
-def test_devices(device: Any, index: int) -> None:
-    assert device_of(Fake(), device) == index
+@pytest.mark.parametrize(
+    ("device", "indices"),
+    [
+        (None, [0]),
+        (0, [0]),
+        (1, [1]),
+        ("1", [1]),
+        ("cuda:1", [1]),
+        ("0,1", [0, 1]),
+        ("1, 0", [1, 0]),
+    ],
+)
+def test_devices(device: Any, indices: list[int]) -> None:
+    assert devices_of(Fake(), device) == indices
 
 
 @pytest.mark.parametrize(
@@ -62,28 +73,28 @@ def test_devices(device: Any, index: int) -> None:
 )
 def test_what_is_missing_is_said(told: dict[str, Any], words: str) -> None:
     with pytest.raises(BackendUnavailable, match=words):
-        device_of(Fake(**told), None)
+        devices_of(Fake(**told), None)
 
 
-@pytest.mark.parametrize("device", [2, -1, "gpu", "cuda:7", 1.0])
+@pytest.mark.parametrize("device", [2, -1, "gpu", "cuda:7", 1.0, "0,2", "1,1", ","])
 def test_devices_that_do_not_exist(device: Any) -> None:
     with pytest.raises(BackendUnavailable, match="there are 0: Tesla T4, 1: Tesla T4"):
-        device_of(Fake(), device)
+        devices_of(Fake(), device)
 
 
 @pytest.mark.parametrize("dtype", ["tf32", "float16", "bfloat16"])
 def test_dtypes_that_a_card_is_too_old_for(dtype: str) -> None:
     with pytest.raises(BackendUnavailable, match=rf"{dtype} needs .* 8\.0; .*T4, has 7\.5"):
-        require_dtype(Fake(), 0, dtype)
-    require_dtype(Fake(capability=(8, 0)), 0, dtype)
-    require_dtype(Fake(), 0, "float32")
+        require_dtype(Fake(), [0], dtype)
+    require_dtype(Fake(capability=(8, 0)), [0, 1], dtype)
+    require_dtype(Fake(), [0], "float32")
 
 
 def test_this_machine() -> None:
     """Either CUDA can be used here, or there is one sentence about why not."""
     said = ""
     try:
-        device_of(Machine(), None)
+        devices_of(Machine(), None)
     except BackendUnavailable as error:
         said = str(error)
     assert len(said.splitlines()) <= 1

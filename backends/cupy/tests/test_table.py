@@ -27,14 +27,19 @@ sys.exit(pytest.main(sys.argv[1:]))
 """
 
 
-def test_the_suite() -> None:
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_suite(devices: int) -> None:
     suite = ["-q", "-p", "no:cacheprovider", "--pyargs", "aimv2_np.testing", "--backend", "here"]
     paths = [str(HERE), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, "-c", PLUGGED, *suite],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "NUMPY_DEVICES": str(devices),
+        },
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -43,15 +48,16 @@ class Counting(NumpyDevice):
     """Notes what is launched."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.launched: list[str] = []
 
-    def launch(self, kernel: str, *args: Any) -> None:
+    def _launch(self, kernel: str, *args: Any) -> None:
         self.launched.append(kernel)
-        super().launch(kernel, *args)
+        super()._launch(kernel, *args)
 
-    def multiply(self, *args: Any, **how: Any) -> None:
+    def _multiply(self, *args: Any, **how: Any) -> None:
         self.launched.append("+=" if how["add"] else "=")
-        super().multiply(*args, **how)
+        super()._multiply(*args, **how)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -13,24 +13,23 @@ __all__ = ["make_backend"]
 
 
 def make_backend(device: int | str | None = None) -> Backend:
-    """The backend for one GPU.
+    """The backend for a GPU: 0, "0", "cuda:0", or several, "0,1": each computes a part of a batch.
 
     Raises:
         BackendUnavailable: CUDA cannot be used here; says why, and what to do.
     """
     from .device import Cuda
     from .guard import guarded
-    from .machine import Machine, device_of, require_dtype
+    from .machine import Machine, devices_of, require_dtype
     from .table import table
 
     machine = Machine()
-    index = device_of(machine, device)
-    cuda = Cuda(index)
-    backend = table(cuda)
-    prepare = partial(_prepare, backend.prepare, partial(require_dtype, machine, index))
+    indices = devices_of(machine, device)
+    cudas = [Cuda(index) for index in indices]
+    backend = table(*cudas)
+    prepare = partial(_prepare, backend.prepare, partial(require_dtype, machine, indices))
     backend = replace(backend, prepare=prepare)
-    full = cuda.xp.cuda.memory.OutOfMemoryError
-    return guarded(backend, partial(cuda.xp.cuda.Device, index), full)
+    return guarded(backend, cudas[0])
 
 
 def _prepare(prepare: Any, require: Any, params: Any, dtype: str) -> Any:

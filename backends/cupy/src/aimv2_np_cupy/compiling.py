@@ -30,7 +30,8 @@ class Kernel:
 KERNELS = {
     "rms_norm": Kernel(("rms_norm",)),
     "swiglu": Kernel(("swiglu",)),
-    "patchify": Kernel(("patchify", "patchify_bytes")),
+    "normalize": Kernel(("normalize",), ("float32",)),
+    "patchify": Kernel(("patchify",)),
     "pool": Kernel(("pool",)),
     "attention": Kernel(("attention_64", "attention_128"), ("float16", "bfloat16")),
     "attention_plain": Kernel(("attention_plain",)),

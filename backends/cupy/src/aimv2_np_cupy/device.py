@@ -7,11 +7,15 @@ strides and launches are judged where there is no GPU.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import cache, cached_property
 from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
+
+from .blas import Blas, load
+from .upload import Upload
 
 __all__ = ["STORED", "Cuda", "Device", "stored"]
 
@@ -31,16 +35,29 @@ def stored(array: Array) -> str:
 
 
 class Device(Protocol):
-    """Memory, products and kernels."""
+    """Memory, products, kernels, and a queue that does them in order while the host goes on."""
 
     xp: Any  # a module with NumPy's functions, for its arrays
+    out_of_memory: type[Exception]
 
-    def asarray(self, host: Any, dtype: Any) -> Array:
-        """A NumPy array there, in a dtype."""
+    def current(self) -> AbstractContextManager[Any]:
+        """What `xp` makes and what is queued in this context is this device's."""
+        ...
+
+    def asarray(self, given: Any, dtype: Any) -> Array:
+        """A NumPy array there, or one of its own, in a dtype."""
+        ...
+
+    def from_dlpack(self, given: Any) -> Array:
+        """What another library made, without a copy where it lies on this device."""
         ...
 
     def to_numpy(self, array: Array) -> Any:
-        """An array of its own as NumPy's."""
+        """An array of its own as NumPy's; waits for it."""
+        ...
+
+    def adopt(self, array: Array, source: Device) -> Array:
+        """An array of another device as its own; after all that is queued there."""
         ...
 
     def multiply(self, x: Array, weight: Array, out: Array, *, add: bool, tf32: bool) -> None:
@@ -59,29 +76,70 @@ class Device(Protocol):
         """
         ...
 
+    def queue(self) -> int:
+        """Which queue this thread's work goes to."""
+        ...
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """`work`, products and launches alone, not now but whenever what is returned is called."""
+        ...
+
+    def release(self) -> None:
+        """Give memory that no array holds back to the driver."""
+        ...
+
 
 class Cuda:
-    """A device by CuPy."""
+    """A device by CuPy; its queue is the current stream."""
 
     def __init__(self, index: int) -> None:
         import cupy
 
         self.xp, self.index = cupy, index
+        self.out_of_memory = cupy.cuda.memory.OutOfMemoryError
         self.capability = int(cupy.cuda.Device(index).compute_capability)
+        self.blas = Blas(load())
+        with self.current():
+            self.upload = Upload(cupy)
 
-    def asarray(self, host: Any, dtype: Any) -> Array:
-        """Uploaded."""
-        return self.xp.asarray(np.asarray(host).astype(dtype, copy=False))
+    def current(self) -> AbstractContextManager[Any]:
+        """CuPy's context of the device."""
+        device: AbstractContextManager[Any] = self.xp.cuda.Device(self.index)
+        return device
+
+    def asarray(self, given: Any, dtype: Any) -> Array:
+        """Uploaded, if it is NumPy's."""
+        if isinstance(given, self.xp.ndarray):
+            return self.xp.asarray(given).astype(dtype, copy=False)
+        return self.upload(np.asarray(given)).astype(dtype, copy=False)
+
+    def from_dlpack(self, given: Any) -> Array:
+        """As CuPy's."""
+        return given if isinstance(given, self.xp.ndarray) else self.xp.from_dlpack(given)
 
     def to_numpy(self, array: Array) -> Any:
         """Downloaded."""
         return self.xp.asnumpy(array)
 
+    def adopt(self, array: Array, source: Device) -> Array:
+        """Copied from device to device; each waits for what the other one has queued."""
+        if source is self:
+            return array
+        stream = self.xp.cuda.get_current_stream
+        with source.current():
+            written = stream().record()
+        with self.current():
+            stream().wait_event(written)
+            copy = self.xp.asarray(array)
+            read = stream().record()
+        with source.current():
+            stream().wait_event(read)
+        return copy
+
     def multiply(self, x: Array, weight: Array, out: Array, *, add: bool, tf32: bool) -> None:
         """By cuBLAS."""
-        from .blas import multiply
-
-        multiply(x, weight, out, add=add, tf32=tf32)
+        handle = self.xp.cuda.Device(self.index).cublas_handle
+        self.blas.multiply(handle, self.queue(), x, weight, out, add=add, tf32=tf32)
 
     def launch(
         self, kernel: str, dtype: str, grid: tuple[int, ...], block: int, *args: Any
@@ -90,6 +148,34 @@ class Cuda:
         narrowed = tuple(np.int32(a) if isinstance(a, int) else a for a in args)
         narrowed = tuple(np.float32(a) if isinstance(a, float) else a for a in narrowed)
         self._function(kernel, dtype)(grid, (block,), narrowed)
+
+    def queue(self) -> int:
+        """The current stream's address."""
+        return int(self.xp.cuda.get_current_stream().ptr)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """A CUDA graph, with a workspace of its own for cuBLAS (NVIDIA's sizes)."""
+        size = 32 << 20 if self.capability >= 90 else 4 << 20
+        workspace = self.xp.empty(size, np.uint8)
+        stream = self.xp.cuda.Stream(non_blocking=True)
+        with stream, self.blas.workspace(workspace):
+            stream.begin_capture()
+            try:
+                work()
+            except BaseException:
+                with suppress(Exception):  # it would only say that the work was interrupted
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
+
+        def launch(graph: Any = graph, kept: Any = workspace) -> None:
+            graph.launch()
+
+        return launch
+
+    def release(self) -> None:
+        """Of CuPy's pool."""
+        self.xp.get_default_memory_pool().free_all_blocks()
 
     @cached_property
     def _function(self) -> Callable[[str, str], Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from functools import wraps
 from typing import Any
@@ -11,15 +10,13 @@ from typing import Any
 from aimv2_np.backend import Backend
 from aimv2_np.errors import BackendUnavailable
 
+from .device import Device
+
 __all__ = ["guarded"]
 
 
-def guarded(
-    backend: Backend,
-    on_device: Callable[[], AbstractContextManager[Any]],
-    out_of_memory: type[BaseException],
-) -> Backend:
-    """The same table; each entry runs in `on_device()`.
+def guarded(backend: Backend, device: Device) -> Backend:
+    """The same table; each entry runs on its device.
 
     Memory that runs out is a BackendUnavailable that says what to do, not CuPy's error.
     """
@@ -28,9 +25,9 @@ def guarded(
         @wraps(op)
         def run(*args: Any, **how: Any) -> Any:
             try:
-                with on_device():
+                with device.current():
                     return op(*args, **how)
-            except out_of_memory as error:
+            except device.out_of_memory as error:
                 said = str(error).splitlines()[0] if str(error) else "it is full"
                 raise BackendUnavailable(
                     f"the GPU's memory is too small for this: {said}; pass fewer images at once, "

@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import distributions
 from typing import Any
 
 from aimv2_np.errors import BackendUnavailable
 
-__all__ = ["NEEDED", "Machine", "device_of", "require_dtype"]
+from . import blas
+
+__all__ = ["NEEDED", "Machine", "devices_of", "require_dtype"]
 
 INSTALL = "pip install 'aimv2-np-cupy[cuda12]' (or [cuda13], for drivers from 580 on)"
 NEEDED = {"tf32": (8, 0), "float16": (8, 0), "bfloat16": (8, 0)}  # compute capability
-_LIBRARIES = {"cuBLAS": "cublas", "NVRTC": "nvrtc"}
+_LIBRARIES = ("cuBLAS", "NVRTC")
 
 
 class Machine:
@@ -31,9 +34,10 @@ class Machine:
         return import_module("cupy")
 
     def library(self, name: str) -> Any:
-        """CuPy's binding of a library of the toolkit, loaded."""
-        module = import_module(f"cupy_backends.cuda.libs.{name}")
-        return module.getVersion() if name == "nvrtc" else module.create
+        """A library of the toolkit, loaded."""
+        if name == "cuBLAS":
+            return blas.load()
+        return import_module("cupy_backends.cuda.libs.nvrtc").getVersion()
 
     def driver(self) -> int:
         """The newest CUDA that the driver supports, 12040 for 12.4; 0 without a driver."""
@@ -58,8 +62,8 @@ class Machine:
         return major, minor
 
 
-def device_of(machine: Machine, device: int | str | None) -> int:
-    """The index of a device that can be used.
+def devices_of(machine: Machine, device: int | str | None) -> list[int]:
+    """The indices of the devices to use; several in a string, "0,1".
 
     Raises:
         BackendUnavailable: none can, or not this one; says why, and the remedy.
@@ -70,20 +74,21 @@ def device_of(machine: Machine, device: int | str | None) -> int:
     count = machine.count()
     if count == 0:
         raise BackendUnavailable("the driver shows no GPU; nvidia-smi lists those that it sees")
-    index = _index(device)
-    if index is None or not 0 <= index < count:
+    indices = _indices(device)
+    if indices is None or not all(0 <= index < count for index in indices):
         there = ", ".join(f"{i}: {machine.name(i)}" for i in range(count))
         raise BackendUnavailable(f"there is no device {device!r}; there are {there}")
-    return index
+    return indices
 
 
-def _index(device: int | str | None) -> int | None:
+def _indices(device: int | str | None) -> list[int] | None:
     if device is None:
-        return 0
+        return [0]
     if isinstance(device, str):
-        device = device.removeprefix("cuda:")
-        return int(device) if device.isdecimal() else None
-    return device if isinstance(device, int) else None
+        names = [name.strip() for name in device.removeprefix("cuda:").split(",")]
+        known = all(map(str.isdecimal, names)) and len(set(names)) == len(names)
+        return [int(name) for name in names] if known else None
+    return [device] if isinstance(device, int) else None
 
 
 def _require_cupy(machine: Machine) -> None:
@@ -119,23 +124,25 @@ def _dotted(version: int) -> str:
 
 
 def _require_libraries(machine: Machine) -> None:
-    for library, module in _LIBRARIES.items():
+    for library in _LIBRARIES:
         try:
-            machine.library(module)
+            machine.library(library)
         except Exception as error:
             said = str(error).splitlines()[0]
             raise BackendUnavailable(f"{library} cannot be loaded: {said}; {INSTALL}") from error
 
 
-def require_dtype(machine: Machine, device: int, dtype: str) -> None:
-    """Refuse a dtype that a device has no units for.
+def require_dtype(machine: Machine, devices: Sequence[int], dtype: str) -> None:
+    """Refuse a dtype that one of the devices has no units for.
 
     Raises:
         BackendUnavailable: its compute capability is too low.
     """
-    has, needs = machine.capability(device), NEEDED.get(dtype, (0, 0))
-    if has < needs:
-        raise BackendUnavailable(
-            f"{dtype} needs compute capability {needs[0]}.{needs[1]}; device {device}, "
-            f"{machine.name(device)}, has {has[0]}.{has[1]}: load with dtype='float32'"
-        )
+    needs = NEEDED.get(dtype, (0, 0))
+    for device in devices:
+        has = machine.capability(device)
+        if has < needs:
+            raise BackendUnavailable(
+                f"{dtype} needs compute capability {needs[0]}.{needs[1]}; device {device}, "
+                f"{machine.name(device)}, has {has[0]}.{has[1]}: load with dtype='float32'"
+            )

@@ -7,6 +7,7 @@ are products, kernels, or float32 arithmetic of the array library.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,31 +17,33 @@ import numpy as np
 from aimv2_np import layers
 from aimv2_np.backend import NUMPY, Backend
 
-from .device import STORED, Device, prefix, rows_of, stored
+from .device import STORED, Device, rows_of
+from .executor import Executor, Layers, Packed
+from .launches import WIDEST, Launches
+from .replicas import Replicas
 from .weights import Matrix, placed
 
 __all__ = ["DTYPES", "table"]
 
 Array = Any
 DTYPES = tuple(STORED)
-_THREADS = 256
-_TENSOR_CORES = (64, 128)  # head widths of attention.cu
-_QUERIES, _PLAIN_QUERIES = 64, 16  # of a block of attention.cu, and of attention_plain.cu
-_WIDEST = 256  # head width of attention_plain.cu and pool.cu
 
 
-def table(device: Device) -> Backend:
-    """The backend for a device."""
-    ops = Ops(device)
+def table(device: Device, *others: Device) -> Backend:
+    """The backend for a device; `others` compute a part of each batch."""
+    ops = Ops(device, others)
     return replace(
         NUMPY,
         name="cupy",
         dtypes=DTYPES,
+        host_threads=min(os.cpu_count() or 1, 8),
         asarray=lambda host, dtype: device.asarray(host, STORED[dtype]),
         to_numpy=ops.to_numpy,
+        from_dlpack=device.from_dlpack,
         concatenate=device.xp.concatenate,
         broadcast_to=device.xp.broadcast_to,
         prepare=ops.prepare,
+        normalize=ops.normalize,
         patch_embed=ops.patch_embed,
         embed_tokens=lambda ids, rows: rows[device.asarray(ids, np.int64)],
         rms_norm=ops.rms_norm,
@@ -62,16 +65,25 @@ def _softmax(xp: Any, x: Array) -> Array:
     return e / xp.where(total == 0, 1, total)
 
 
+def _first_keys(key_mask: Any) -> tuple[int, ...] | None:
+    """How many keys each sequence sees if those are its first, else None: (B, N)."""
+    seen = key_mask.sum(axis=1)
+    first = np.arange(key_mask.shape[1]) < seen[:, None]
+    return tuple(map(int, seen)) if (first == key_mask).all() else None
+
+
 def _l2_normalize(xp: Any, x: Array) -> Array:
     norm = xp.sqrt(xp.square(x).sum(axis=-1, keepdims=True))
     return x / xp.maximum(norm, np.float32(1e-12))
 
 
 class Ops:
-    """The ops of one device."""
+    """The ops of one device; all blocks at once may also run on others."""
 
-    def __init__(self, device: Device) -> None:
-        self.device, self.xp = device, device.xp
+    def __init__(self, device: Device, others: Sequence[Device]) -> None:
+        self.device, self.xp, self.run = device, device.xp, Launches(device)
+        each = [Executor(one) for one in (device, *others)]
+        self.blocks = Replicas(each) if others else each[0]
 
     def prepare(self, params: Any, dtype: str) -> Any:
         """Parameters uploaded in a dtype, those that are multiplied together fused."""
@@ -91,72 +103,43 @@ class Ops:
 
         return op
 
-    # ------------------------------------------------------------------------ products
-
-    def product(self, x: Array, weight: Matrix, out: Array | None = None) -> Array:
-        """`x weightᵀ` of rows; added to `out` if that is given."""
-        x = self.xp.ascontiguousarray(x.astype(weight.array.dtype, copy=False))
-        add = out is not None
-        if out is None:
-            out = self.xp.empty((len(x), len(weight.array)), x.dtype)
-        if len(x):
-            self.device.multiply(x, weight.array, out, add=add, tf32=weight.tf32)
-        return out
-
     def linear(self, x: Array, weight: Matrix | Array, bias: Array | None = None) -> Array:
         """ops.linear: (..., I) to (..., O). Logits are products of activations: never in tf32."""
         if not isinstance(weight, Matrix):
             weight = Matrix(self.xp.ascontiguousarray(weight), tf32=False)
-        out, shape = None, (*x.shape[:-1], len(weight.array))
-        if bias is not None:
-            rows = math.prod(shape[:-1])
-            out = self.xp.array(self.xp.broadcast_to(bias, (rows, shape[-1])), order="C")
-        return self.product(rows_of(x), weight, out).reshape(shape)
+        shape = (*x.shape[:-1], len(weight.array))
+        rows = rows_of(self.xp.ascontiguousarray(x.astype(weight.array.dtype, copy=False)))
+        if bias is None:
+            out = self.xp.empty((len(rows), shape[-1]), rows.dtype)
+        else:
+            out = self.xp.array(self.xp.broadcast_to(bias, (len(rows), shape[-1])), order="C")
+        self.run.product(rows, weight, out, add=bias is not None)
+        return out.reshape(shape)
+
+    def normalize(self, image: Any, values: Any) -> Array:
+        """ops.normalize: a NumPy image of bytes goes up, and becomes pixels there."""
+        height, width, channels = image.shape
+        pixels = self.xp.empty((channels, height, width), np.float32)
+        given = self.device.asarray(image, np.uint8), self.device.asarray(values, np.float32)
+        self.run.normalize(*given, pixels)
+        return pixels
 
     def patch_embed(self, pixels: Array, weight: Matrix, bias: Array) -> Array:
         """ops.patch_embed: (B, C, Y, X) to (B, N, D)."""
         batch, channels, height, width = pixels.shape
-        kept, inner = weight.array.dtype, weight.array.shape[1]
+        inner = weight.array.shape[1]
         patch = math.isqrt(inner // channels)
         count = (height // patch) * (width // patch)
-        rows = self.xp.empty((batch * count, inner), kept)
+        rows = self.xp.empty((batch * count, inner), weight.array.dtype)
         given = self.xp.ascontiguousarray(pixels.astype(np.float32, copy=False))
-        self.device.launch("patchify", stored(rows), (len(rows),), _THREADS,
-                           given, rows, channels, height, width, patch)  # fmt: skip
+        self.run.patchify(given, patch, rows)
         return self.linear(rows, weight, bias).reshape(batch, count, -1)
-
-    # ------------------------------------------------------------------------ kernels
 
     def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
         """ops.rms_norm: (..., D) to (..., D)."""
         x = self.xp.ascontiguousarray(x)
-        out, rows = self.xp.empty_like(x), rows_of(x)
-        if len(rows):
-            self.device.launch("rms_norm", stored(x), (len(rows),), _THREADS,
-                               x, weight, out, rows.shape[1], float(eps))  # fmt: skip
-        return out
-
-    def gated(self, gate_up: Array) -> Array:
-        """silu(gate) · up of rows that hold both, (R, 2 F) to (R, F)."""
-        rows, hidden = len(gate_up), gate_up.shape[1] // 2
-        out = self.xp.empty((rows, hidden), gate_up.dtype)
-        self.device.launch("swiglu", stored(out), (rows,), _THREADS, gate_up, out, hidden)
-        return out
-
-    def attend(self, qkv: Array, heads: int, lengths: Sequence[int], causal: bool) -> Array:
-        """Attention of packed sequences, (ΣN, 3 D) to (ΣN, D); each sees itself alone."""
-        tokens, width = qkv.shape[0], qkv.shape[1] // 3
-        head, out = width // heads, self.xp.empty((tokens, width), qkv.dtype)
-        starts = self.device.asarray(prefix(lengths), np.int32)
-        parts = (qkv[:, i * width :] for i in range(3))
-        args = (*parts, out, starts, np.int64(3 * width), np.int64(head), int(causal))
-        on_tensor_cores = qkv.dtype.itemsize == 2 and head in _TENSOR_CORES
-        queries = _QUERIES if on_tensor_cores else _PLAIN_QUERIES
-        grid = (-(-max(lengths) // queries), heads, len(lengths))
-        if on_tensor_cores:
-            self.device.launch(f"attention_{head}", stored(qkv), grid, 128, *args)
-        else:
-            self.device.launch("attention_plain", stored(qkv), grid, 128, *args, head)
+        out = self.xp.empty_like(x)
+        self.run.rms_norm(rows_of(x), weight, eps, rows_of(out))
         return out
 
     def transformer(
@@ -164,31 +147,25 @@ class Ops:
         lengths: Sequence[int] | None = None, causal: bool = False, key_mask: Any = None,
     ) -> Array:  # fmt: skip
         """layers.transformer, with fused products and attention over packed sequences."""
-        if key_mask is not None or x.shape[-1] // heads > _WIDEST:
+        batch, tokens, width = x.shape
+        each = (tokens,) * batch if lengths is None else tuple(lengths)
+        seen = each if key_mask is None else _first_keys(key_mask)
+        if seen is None or width // heads > WIDEST:
             how: dict[str, Any] = {"lengths": lengths, "causal": causal, "key_mask": key_mask}
             return layers.transformer(be, x, blocks, heads, eps, **how)
-        batch, tokens, width = x.shape
-        each = [tokens] * batch if lengths is None else list(lengths)
-        stream = self.xp.array(x.reshape(-1, width))  # its own: it is added to
-        for p in blocks:
-            normed = self.rms_norm(stream, p.norm_1, eps)
-            context = self.attend(self.product(normed, p.fused_qkv), heads, each, causal)
-            self.product(context, p.proj, stream)
-            normed = self.rms_norm(stream, p.norm_2, eps)
-            self.product(self.gated(self.product(normed, p.fused_gate_up)), p.fc2, stream)
-        return stream.reshape(batch, tokens, width)
+        rows = self.xp.ascontiguousarray(rows_of(x))
+        out = self.xp.empty_like(rows)
+        self.blocks.run(Layers(tuple(blocks), heads, eps, causal), rows, Packed(each, seen), out)
+        return out.reshape(x.shape)
 
     def attention_pool(self, be: Backend, x: Array, p: Any, heads: int, **traced: Any) -> Array:
         """layers.attention_pool: one learned query; (B, N, D) to (B, D)."""
-        batch, tokens, width = x.shape
-        if width // heads > _WIDEST:
+        batch, _, width = x.shape
+        if width // heads > WIDEST:
             return layers.attention_pool(be, x, p, heads)
-        keys, values = (self.product(rows_of(x), matrix) for matrix in (p.k, p.v))
+        keys, values = (rows_of(self.linear(x, matrix)) for matrix in (p.k, p.v))
         out = self.xp.empty((batch, width), keys.dtype)
-        strides = np.int64(width), np.int64(tokens * width)
-        self.device.launch("pool", stored(out), (heads, batch), _THREADS,
-                           p.cls_token, keys, values, out, tokens, width // heads,
-                           *strides)  # fmt: skip
+        self.run.pool(p.cls_token, keys, values, heads, out)
         return self.linear(out, p.linear_weight, p.linear_bias)
 
     # ------------------------------------------------------------------------ for traces

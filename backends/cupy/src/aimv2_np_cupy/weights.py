@@ -22,6 +22,10 @@ class Matrix(NamedTuple):
     array: Array
     tf32: bool
 
+    def moved(self, put: Callable[[Array], Array]) -> Matrix:
+        """The same, where `put` puts it."""
+        return Matrix(put(self.array), self.tf32)
+
     def rows(self, start: int, end: int) -> Matrix:
         """Some of its outputs."""
         return Matrix(self.array[start:end], self.tf32)
@@ -37,6 +41,13 @@ class Block:
     norm_2: Array
     fused_gate_up: Matrix  # (2 F, D)
     fc2: Matrix
+
+    def moved(self, put: Callable[[Array], Array]) -> Block:
+        """The same, where `put` puts its arrays."""
+        return Block(
+            put(self.norm_1), self.fused_qkv.moved(put), self.proj.moved(put),
+            put(self.norm_2), self.fused_gate_up.moved(put), self.fc2.moved(put),
+        )  # fmt: skip
 
     @property
     def qkv(self) -> tuple[Matrix, Matrix, Matrix]:

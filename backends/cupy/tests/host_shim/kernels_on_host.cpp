@@ -10,6 +10,9 @@ namespace in_rms_norm {
 namespace in_swiglu {
 #include "swiglu.cu"
 }
+namespace in_normalize {
+#include "normalize.cu"
+}
 namespace in_patchify {
 #include "patchify.cu"
 }
@@ -45,7 +48,7 @@ extern "C" bool launch(const char* name, unsigned x, unsigned y, unsigned z, uns
   LAUNCH(rms_norm, rms_norm)
   LAUNCH(swiglu, swiglu)
   LAUNCH(patchify, patchify)
-  LAUNCH(patchify, patchify_bytes)
+  LAUNCH(normalize, normalize)
   LAUNCH(pool, pool)
   LAUNCH(attention_plain, attention_plain)
 #ifdef SIXTEEN_BITS

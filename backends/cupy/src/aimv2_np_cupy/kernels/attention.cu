@@ -7,6 +7,7 @@
 //                 array). Addresses and strides are multiples of 16 bytes.
 //   out           (tokens, H·E)
 //   cu_seqlens    sequence s has tokens cu_seqlens[s] up to cu_seqlens[s + 1]
+//   seen          of these it sees the keys 0 to seen[s]; what follows is padding
 //   causal        query i sees keys 0 to i only, if not 0
 //
 // Grid (ceil(longest / 64), H, sequences), blocks of 128 threads. A sequence's tiles begin at its
@@ -101,12 +102,13 @@ __device__ inline void multiply_values(float (&sums)[E / 8][4],
 
 template <int E>
 __device__ inline void attention(const Storage* q, const Storage* k, const Storage* v,
-                                 Storage* out, const int* cu_seqlens, long long token_stride,
-                                 long long head_stride, int causal) {
+                                 Storage* out, const int* cu_seqlens, const int* seen,
+                                 long long token_stride, long long head_stride, int causal) {
   __shared__ __align__(128) Storage query_tile[TILE * E], keys[TILE * E], values[TILE * E];
   const int start = cu_seqlens[blockIdx.z], length = cu_seqlens[blockIdx.z + 1] - start;
   const int first_query = blockIdx.x * TILE;
   if (first_query >= length) return;  // the grid is as long as the longest sequence
+  const int count = seen[blockIdx.z];  // keys
   const int head = blockIdx.y, warp = threadIdx.x / LANES, lane = threadIdx.x % LANES;
   const int row = first_query + warp * 16 + lane / 4;  // this lane's rows: this and row + 8
   const int column = lane % 4 * 2;                     // its columns in each accumulator
@@ -114,7 +116,7 @@ __device__ inline void attention(const Storage* q, const Storage* k, const Stora
   q += offset, k += offset, v += offset;
 
   fetch<E>(query_tile, q + first_query * token_stride, length - first_query, token_stride);
-  fetch<E>(keys, k, length, token_stride);
+  fetch<E>(keys, k, count, token_stride);
   wait_for_copies();
   __syncthreads();
   unsigned queries[E / 16][4];
@@ -126,17 +128,17 @@ __device__ inline void attention(const Storage* q, const Storage* k, const Stora
   float peak[2] = {negative_infinity(), negative_infinity()};
   const float scale = LOG2_E / sqrtf(E);
 
-  const int seen = causal ? min(length, first_query + TILE) : length;
-  for (int first = 0; first < seen; first += TILE) {
+  const int end = causal ? min(count, first_query + TILE) : count;
+  for (int first = 0; first < end; first += TILE) {
     wait_for_copies();
     __syncthreads();  // the keys are here, and all have left the values of the last tile
-    fetch<E>(values, v + first * token_stride, length - first, token_stride);
+    fetch<E>(values, v + first * token_stride, count - first, token_stride);
     float scores[COLUMNS][4];
     multiply_keys<E>(scores, queries, keys);
 
 #pragma unroll
     for (int half = 0; half < 2; half++) {  // row + 8 · half: c[2 · half] and c[2 · half + 1]
-      const int limit = causal ? min(length, row + 8 * half + 1) : length;
+      const int limit = causal ? min(count, row + 8 * half + 1) : count;
       if (first + TILE > limit)
 #pragma unroll
         for (int i = 0; i < COLUMNS * 2; i++)
@@ -166,18 +168,19 @@ __device__ inline void attention(const Storage* q, const Storage* k, const Stora
 
     wait_for_copies();
     __syncthreads();  // the values are here, and all have left the keys
-    if (first + TILE < seen)
-      fetch<E>(keys, k + (first + TILE) * token_stride, length - first - TILE, token_stride);
+    if (first + TILE < end)
+      fetch<E>(keys, k + (first + TILE) * token_stride, count - first - TILE, token_stride);
     multiply_values<E>(sums, scores, values);
   }
 
+  const int after = cu_seqlens[blockIdx.z + 1];  // read again: one register less in the loop
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const float all = sum_of_lanes<4>(total[half]);
     const float share = 1 / (all == 0 ? 1 : all);
     const int query = row + 8 * half;
     Storage* to = out + (static_cast<long long>(start + query) * gridDim.y + head) * E + column;
-    if (query >= length) continue;
+    if (start + query >= after) continue;
 #pragma unroll
     for (int e = 0; e < E / 8; e++)
       *reinterpret_cast<unsigned*>(to + e * 8) = two_in_one<Storage>(
@@ -187,14 +190,14 @@ __device__ inline void attention(const Storage* q, const Storage* k, const Stora
 
 extern "C" __global__ void __launch_bounds__(WARPS* LANES, BLOCKS_64)
     attention_64(const Storage* q, const Storage* k, const Storage* v, Storage* out,
-                 const int* cu_seqlens, long long token_stride, long long head_stride,
-                 int causal) {
-  attention<64>(q, k, v, out, cu_seqlens, token_stride, head_stride, causal);
+                 const int* cu_seqlens, const int* seen, long long token_stride,
+                 long long head_stride, int causal) {
+  attention<64>(q, k, v, out, cu_seqlens, seen, token_stride, head_stride, causal);
 }
 
 extern "C" __global__ void __launch_bounds__(WARPS* LANES, BLOCKS_128)
     attention_128(const Storage* q, const Storage* k, const Storage* v, Storage* out,
-                  const int* cu_seqlens, long long token_stride, long long head_stride,
-                  int causal) {
-  attention<128>(q, k, v, out, cu_seqlens, token_stride, head_stride, causal);
+                  const int* cu_seqlens, const int* seen, long long token_stride,
+                  long long head_stride, int causal) {
+  attention<128>(q, k, v, out, cu_seqlens, seen, token_stride, head_stride, causal);
 }

@@ -27,8 +27,8 @@ __device__ inline void fill(Tile& tile, const Storage* rows, int count, int E, i
 
 extern "C" __global__ void __launch_bounds__(WARPS* LANES)
     attention_plain(const Storage* q, const Storage* k, const Storage* v, Storage* out,
-                    const int* cu_seqlens, long long token_stride, long long head_stride,
-                    int causal, int E) {
+                    const int* cu_seqlens, const int* seen, long long token_stride,
+                    long long head_stride, int causal, int E) {
   __shared__ __align__(16) float queries[WARPS][MAX_E][ROWS];
   __shared__ Tile tile;
   const int start = cu_seqlens[blockIdx.z], length = cu_seqlens[blockIdx.z + 1] - start;
@@ -49,15 +49,15 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES)
 
   float peak[ROWS], total[ROWS] = {}, sum[ROWS][OWNED] = {};
   for (int r = 0; r < ROWS; r++) peak[r] = negative_infinity();
-  const int seen = causal ? min(length, first_query + QUERIES) : length;
-  for (int first = 0; first < seen; first += KEYS) {
-    fill(tile, k + first * token_stride, length - first, E, chunks, token_stride);
+  const int count = seen[blockIdx.z], end = causal ? min(count, first_query + QUERIES) : count;
+  for (int first = 0; first < end; first += KEYS) {
+    fill(tile, k + first * token_stride, count - first, E, chunks, token_stride);
     __syncthreads();
     float score[ROWS] = {};
     for (int e = 0; e < chunks * LANES; e++)
       for (int r = 0; r < ROWS; r++) score[r] += queries[warp][e][r] * tile[lane][e ^ lane];
     for (int r = 0; r < ROWS; r++) {  // score[r] becomes this key's share in row r
-      const int limit = causal ? min(length, first_row + r + 1) : length;
+      const int limit = causal ? min(count, first_row + r + 1) : count;
       if (first + lane >= limit) score[r] = negative_infinity();
       const float new_peak = fmaxf(peak[r], max_of_lanes<LANES>(score[r]));
       const float base = finite_peak(new_peak), shrink = exp2f(peak[r] - base);
@@ -67,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES)
       for (int i = 0; i < OWNED; i++) sum[r][i] *= shrink;
     }
     __syncthreads();  // all have left the keys
-    fill(tile, v + first * token_stride, length - first, E, chunks, token_stride);
+    fill(tile, v + first * token_stride, count - first, E, chunks, token_stride);
     __syncthreads();
     for (int key = 0; key < KEYS; key++)
       for (int r = 0; r < ROWS; r++) {
