@@ -18,8 +18,17 @@ from typing import Any
 
 import numpy as np
 from cases import MODELS
-from gpu_device import Bench, call
-from gpu_models import Theirs, drawn, features, off, our_model, our_params, precision
+from gpu_device import Bench
+from gpu_models import (
+    Theirs,
+    drawn,
+    features,
+    off,
+    our_forward,
+    our_model,
+    our_params,
+    precision,
+)
 from gpu_plan import DTYPES, Plan
 
 from aimv2_np import layers, ops
@@ -114,7 +123,7 @@ def _products(bench: Bench, config: VisionConfig, dtype: str) -> Triples:
 
 
 def _ops(bench: Bench, config: VisionConfig, dtype: str) -> Triples:
-    """RMSNorm, patches, the pooling head."""
+    """RMSNorm, pixels from bytes, patches, the pooling head."""
     rng, be, width = np.random.default_rng(2), bench.backend(), config.hidden_size
     model = _one_block(width, config.intermediate_size, config.num_attention_heads, dtype)
     true: Any = cast_tree(model.params, lambda array: array.astype(np.float64))
@@ -132,6 +141,11 @@ def _ops(bench: Bench, config: VisionConfig, dtype: str) -> Triples:
     )
     wanted = ops.patch_embed(pixels, true.patch_weight, true.patch_bias)
     yield "patchify and its product", be.to_numpy(found), wanted
+    image = rng.integers(0, 256, (61, 90, 3)).astype(np.uint8)
+    values = rng.standard_normal((3, 256), dtype=np.float32)
+    bench.poison()
+    found = be.normalize(image, values)
+    yield "normalize", be.to_numpy(found), ops.normalize(image, values)
     bench.poison()
     heads = config.num_attention_heads
     found = be.attention_pool(be, there, placed.head, heads)
@@ -209,8 +223,7 @@ def _wide_errors(bench: Bench, plan: Plan) -> Iterator[Record]:
     for dtype in DTYPES:
         ours = our_model(bench, model, config, dtype)
         there = bench.device.asarray(pixels, np.float32)
-        found = features(bench, call(bench, ours, there))
-        yield _error(name, "ours", dtype, found, true)
+        yield _error(name, "ours", dtype, features(bench, our_forward(ours, there)()), true)
         precision(dtype)
         theirs = Theirs(bench, model, dtype, whole=False)
         run = theirs.forward(theirs.eager, torch.from_numpy(pixels).to(bench.place))

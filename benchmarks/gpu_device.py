@@ -17,7 +17,7 @@ import numpy as np
 
 from aimv2_np.errors import BackendUnavailable
 
-__all__ = ["Bench", "Dry", "Gpu", "attend", "call", "name_of"]
+__all__ = ["Bench", "Dry", "Gpu", "attend", "name_of"]
 
 Array = Any
 PLUGIN = Path(__file__).parents[1] / "backends" / "cupy"
@@ -72,18 +72,21 @@ class Bench(Protocol):
         ...
 
 
-def call(bench: Bench, model: Any, pixels: Array) -> Array:
-    """Our forward: an array of the device to one, without waiting for it."""
-    how = {} if bench.dry else {"as_numpy": False}
-    return model(pixels, **how).last_hidden_state
-
-
 def attend(bench: Bench, qkv: Array, heads: int, length: int) -> Callable[[], Array]:
     """Our attention kernel on sequences of one length, (ΣN, 3 D) to (ΣN, D)."""
-    from aimv2_np_cupy.table import Ops
+    from aimv2_np_cupy.device import prefix
+    from aimv2_np_cupy.launches import Launches
 
-    lengths = [length] * (len(qkv) // length)
-    return partial(Ops(bench.device).attend, qkv, heads, lengths, False)
+    device, (rows, columns) = bench.device, qkv.shape
+    lengths = [length] * (rows // length)
+    starts, seen = (device.asarray(a, np.int32) for a in (prefix(lengths), np.array(lengths)))
+    out = device.xp.empty((rows, columns // 3), qkv.dtype)
+
+    def run() -> Array:
+        Launches(device).attention(qkv, heads, lengths, starts, seen, False, out)
+        return out
+
+    return run
 
 
 def name_of(index: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from gpu_device import Bench, call
+from gpu_device import Bench
 from sides import their_aimv2
 from worker import NATIVE_SIZE_IN_CONFIG
 
@@ -16,7 +16,10 @@ from aimv2_np.models import VisionEncoder
 from aimv2_np.weights.layouts import detect_layout
 from aimv2_np.weights.tree import build_params
 
-__all__ = ["Theirs", "drawn", "off", "our_model", "our_params", "precision"]
+__all__ = [
+    "LIMITS", "Theirs", "drawn", "features", "off", "our_forward", "our_model", "our_params",
+    "precision",
+]  # fmt: skip
 
 Array = Any
 SHARPER = 2  # times queries and keys: at torch's scale attention is almost uniform
@@ -155,6 +158,6 @@ def features(bench: Bench, array: Any) -> Array:
     return bench.backend().to_numpy(array)
 
 
-def our_forward(bench: Bench, model: VisionEncoder, pixels: Array) -> Callable[[], Any]:
-    """A run of ours."""
-    return lambda: call(bench, model, pixels)
+def our_forward(model: VisionEncoder, pixels: Array) -> Callable[[], Any]:
+    """A run of ours, from float32 pixels on the device to features there, likewise."""
+    return lambda: model(pixels, as_numpy=False).last_hidden_state

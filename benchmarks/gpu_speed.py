@@ -13,8 +13,17 @@ from typing import Any
 
 import numpy as np
 from cases import MODELS
-from gpu_device import Bench, attend, call
-from gpu_models import LIMITS, Theirs, drawn, features, off, our_model, precision
+from gpu_device import Bench, attend
+from gpu_models import (
+    LIMITS,
+    Theirs,
+    drawn,
+    features,
+    off,
+    our_forward,
+    our_model,
+    precision,
+)
 from gpu_plan import DTYPES, Forward, Group, Plan
 
 from aimv2_np.config import VisionConfig
@@ -133,7 +142,7 @@ class _Turns:
         there, mine = torch.from_numpy(host).to(bench.place), bench.device.asarray(host, np.float32)
         self.ours_weights = weights
         self.runs: dict[str, Run] = {
-            "ours": lambda: call(bench, ours, mine),
+            "ours": our_forward(ours, mine),
             "eager": theirs.forward(theirs.eager, there),
             "compile": theirs.forward(theirs.compiled, there),
         }
@@ -221,7 +230,7 @@ def ratio(bench: Bench, plan: Plan) -> Iterator[Record]:
     host = rng.standard_normal((case.batch, 3, *case.image_size), dtype=np.float32)
     pixels = bench.device.asarray(host, np.float32)
     runs: dict[str, Run] = {
-        "total": lambda: call(bench, model, pixels),
+        "total": our_forward(model, pixels),
         "patches": lambda: bench.device.multiply(
             patches, kernel.array, embedded, add=True, tf32=False
         ),
