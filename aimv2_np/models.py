@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -168,7 +168,7 @@ class LiT:
         self.vision = VisionEncoder(config.vision, params.vision, backend, dtype)
         self.text = TextEncoder(config.text, params.text, backend, dtype)
 
-    @property
+    @cached_property
     def logit_scale(self) -> HostArray:
         """exp(clamp(log_logit_scale, 0, ln max)): the inverse temperature of the softmax, ()."""
         log_scale = self.backend.to_numpy(self.params.log_logit_scale)

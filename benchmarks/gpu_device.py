@@ -17,12 +17,12 @@ import numpy as np
 
 from aimv2_np.errors import BackendUnavailable
 
-__all__ = ["Bench", "Dry", "Gpu", "attend", "name_of"]
+__all__ = ["Bench", "Dry", "Gpu", "attend", "attend_by_library", "name_of"]
 
 Array = Any
 PLUGIN = Path(__file__).parents[1] / "backends" / "cupy"
 PACKAGES = ("aimv2-np", "aimv2-np-cupy", "cupy-cuda12x", "cupy-cuda13x", "numpy", "torch",
-            "transformers", "triton")  # fmt: skip
+            "transformers", "triton", "nvidia-cudnn-frontend")  # fmt: skip
 
 
 class Bench(Protocol):
@@ -84,6 +84,23 @@ def attend(bench: Bench, qkv: Array, heads: int, length: int) -> Callable[[], Ar
 
     def run() -> Array:
         Launches(device).attention(qkv, heads, lengths, starts, seen, False, out)
+        return out
+
+    return run
+
+
+def attend_by_library(
+    bench: Bench, qkv: Array, heads: int, length: int
+) -> Callable[[], Array] | None:
+    """The same by the library that the plug-in uses for long sequences, if it would here."""
+    rows, columns = qkv.shape
+    out = bench.device.xp.empty((rows, columns // 3), qkv.dtype)
+    library = bench.device.library_attention(qkv, out, rows // length, heads, False)
+    if library is None:
+        return None
+
+    def run() -> Array:
+        library()
         return out
 
     return run

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from cases import MODELS
-from gpu_device import Bench, attend
+from gpu_device import Bench, attend, attend_by_library
 from gpu_models import (
     LIMITS,
     Theirs,
@@ -266,6 +266,8 @@ def attention(bench: Bench, plan: Plan) -> Iterator[Record]:
 
         runs: dict[str, Run] = {"ours": attend(bench, qkv, heads, length)}
         sides: dict[str, Record] = {"ours": {}}
+        if (library := attend_by_library(bench, qkv, heads, length)) is not None:
+            runs["ours, by cuDNN"], sides["ours, by cuDNN"] = library, {}
         found = features(bench, runs["ours"]()).reshape(batch, length, heads, -1)
         for name, kind in bench.sdpa.items():
             try:

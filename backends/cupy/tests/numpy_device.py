@@ -76,6 +76,11 @@ class NumpyDevice:
     def adopt(self, array: Array, source: Any) -> Array:
         return array if source is self else array.copy()
 
+    def library_attention(
+        self, qkv: Array, out: Array, batch: int, heads: int, causal: bool
+    ) -> Callable[[], None] | None:
+        return None
+
     def queue(self) -> int:
         return 0
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy_device import NumpyDevice
 
-from aimv2_np import layers
+from aimv2_np import layers, ops
 from aimv2_np.backend import NUMPY
 from aimv2_np.errors import AIMv2Warning
 from aimv2_np.testing import random_models
@@ -147,6 +147,41 @@ def test_padding_that_moves_is_told_to_a_record() -> None:
         np.testing.assert_allclose(found, right, atol=2e-5)
 
 
+class Library(NumpyDevice):
+    """A device with a library's attention, which notes what it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[int, int, bool]] = []
+        self.ran = 0
+
+    def library_attention(self, qkv: Any, out: Any, batch: int, heads: int, causal: bool) -> Any:
+        self.asked.append((batch, heads, causal))
+
+        def work() -> None:
+            self.ran += 1
+            split = qkv.reshape(batch, -1, 3, heads, out.shape[1] // heads).transpose(2, 0, 3, 1, 4)
+            out[...] = ops.attention(*split, causal=causal).swapaxes(1, 2).reshape(out.shape)
+
+        return lambda: self._queue(work)
+
+
+def test_a_library_has_the_attention_of_whole_batches() -> None:
+    """Not of padded ones, though they are of the same shape; not of packs."""
+    device = Library()
+    be, how = table(device), blocks(device)
+    x = be.asarray(tokens(12).reshape(3, 4, WIDTH), "float32")
+    for counts in ([4, 4, 4], [1, 2, 4], [4, 4, 4], [1, 2, 3]):
+        before, mask = device.ran, np.arange(4) < np.array(counts)[:, None]
+        sees: dict[str, Any] = {"causal": True, "key_mask": mask}
+        found = be.transformer(be, x, how.blocks, HEADS, EPS, **sees)
+        right = layers.transformer(NUMPY, x, MODEL.params.blocks, HEADS, EPS, **sees)
+        np.testing.assert_allclose(found, right, atol=2e-5)
+        assert device.ran - before == (len(how.blocks) if min(counts) == 4 else 0)
+    run(Executor(device), how, tokens(12), (3, 8, 1))
+    assert device.asked == [(3, HEADS, True)]
+
+
 def test_a_mask_with_holes_is_composed() -> None:
     device = Noting()
     be, how = table(device), blocks(device)
@@ -188,7 +223,7 @@ def test_shares_of_bounded_size() -> None:
 def needed(lengths: tuple[int, ...]) -> int:
     """Bytes that one plan takes."""
     device = NumpyDevice()
-    plan = executor.Plan(device, blocks(device), lengths, np.float32)
+    plan = executor.Plan(device, blocks(device), lengths, np.float32, whole=True)
     named = (plan.stream, plan.normed, plan.qkv, plan.gate_up, plan.hidden)
     return sum(array.nbytes for array in named)
 

@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from .blas import Blas, load
+from .cudnn_attention import FROM, CudnnAttention, installed
 from .upload import Upload
 
 __all__ = ["STORED", "Cuda", "Device", "stored"]
@@ -74,6 +75,12 @@ class Device(Protocol):
 
         Arrays are where their first number lies; their strides are arguments where it matters.
         """
+        ...
+
+    def library_attention(
+        self, qkv: Array, out: Array, batch: int, heads: int, causal: bool
+    ) -> Callable[[], None] | None:
+        """Attention of `qkv` (B·N, 3·D) into `out` (B·N, D) by a library, where that is faster."""
         ...
 
     def queue(self) -> int:
@@ -148,6 +155,22 @@ class Cuda:
         narrowed = tuple(np.int32(a) if isinstance(a, int) else a for a in args)
         narrowed = tuple(np.float32(a) if isinstance(a, float) else a for a in narrowed)
         self._function(kernel, dtype)(grid, (block,), narrowed)
+
+    def library_attention(
+        self, qkv: Array, out: Array, batch: int, heads: int, causal: bool
+    ) -> Callable[[], None] | None:
+        """cuDNN's, if it is installed, for long sequences in 16 bits."""
+        head = out.shape[1] // heads
+        if len(out) // batch < FROM or out.dtype.itemsize != 2 or head % 8 or head > 128:
+            return None
+        if self._cudnn is None:
+            return None
+        run = self._cudnn.prepared(self.xp, qkv, out, batch, heads, causal)
+        return lambda: run(self.queue())
+
+    @cached_property
+    def _cudnn(self) -> CudnnAttention | None:
+        return installed()
 
     def queue(self) -> int:
         """The current stream's address."""

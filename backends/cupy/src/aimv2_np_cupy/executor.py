@@ -78,7 +78,10 @@ def shares(lengths: Sequence[int], rows: int) -> Iterator[tuple[slice, slice]]:
 class Plan:
     """The memory of one shape, in which the blocks run, and their launches once recorded."""
 
-    def __init__(self, device: Device, layers: Layers, lengths: Sequence[int], dtype: Any) -> None:
+    def __init__(
+        self, device: Device, layers: Layers, lengths: Sequence[int], dtype: Any, *, whole: bool
+    ) -> None:
+        """`whole`: sequences are of one length, and never padded."""
         self.device, self.layers, self.lengths = device, layers, lengths
         self.recorded: Callable[[], None] | None = None
         first, rows = layers.blocks[0], sum(lengths)
@@ -90,6 +93,12 @@ class Plan:
         self.stream, self.normed, self.qkv = memory(width), memory(width), memory(3 * width)
         self.gate_up, self.hidden = memory(2 * hidden), memory(hidden)
         self.starts = device.asarray(prefix(lengths), np.int32)
+        self.library: Callable[[], None] | None = None
+        if whole:
+            batch, heads = len(lengths), layers.heads
+            self.library = device.library_attention(
+                self.qkv, self.normed, batch, heads, layers.causal
+            )
         self.seen, self.told = device.asarray(np.array(lengths), np.int32), tuple(lengths)
 
     def steps(self) -> None:
@@ -98,13 +107,19 @@ class Plan:
         for p in how.blocks:
             run.rms_norm(self.stream, p.norm_1, how.eps, self.normed)
             run.product(self.normed, p.fused_qkv, self.qkv)
-            run.attention(self.qkv, how.heads, self.lengths, self.starts, self.seen, how.causal,
-                          self.normed)  # fmt: skip
+            self.attention(run)
             run.product(self.normed, p.proj, self.stream, add=True)
             run.rms_norm(self.stream, p.norm_2, how.eps, self.normed)
             run.product(self.normed, p.fused_gate_up, self.gate_up)
             run.swiglu(self.gate_up, self.hidden)
             run.product(self.hidden, p.fc2, self.stream, add=True)
+
+    def attention(self, run: Launches) -> None:
+        """A library's where there is one, else ours: from `qkv` to `normed`."""
+        if self.library is not None:
+            return self.library()
+        run.attention(self.qkv, self.layers.heads, self.lengths, self.starts, self.seen,
+                      self.layers.causal, self.normed)  # fmt: skip
 
     def run(self, x: Array, seen: tuple[int, ...], out: Array) -> None:
         """`x` (rows, D) through the blocks to `out`. Rows too many are zeros, and ignored."""
@@ -151,13 +166,13 @@ class Executor:
     def _planned(self, layers: Layers, x: Array, packed: Packed, out: Array) -> None:
         lengths = packed.lengths
         if len(set(lengths)) > 1:  # such a pack hardly comes twice
-            return Plan(self.device, layers, lengths, x.dtype).run(x, packed.seen, out)
-        batch = bucket(len(lengths))
-        key = (layers, batch, lengths[0], stored(x), self.device.queue())
-        plan = self.plans.pop(key, None)
-        if plan is None:
-            plan = Plan(self.device, layers, lengths[:1] * batch, x.dtype)
-        elif plan.recorded is None:
+            plan = Plan(self.device, layers, lengths, x.dtype, whole=False)
+            return plan.run(x, packed.seen, out)
+        batch, whole = bucket(len(lengths)), packed.seen == lengths
+        key = (layers, batch, lengths[0], stored(x), whole, self.device.queue())
+        kept = self.plans.pop(key, None)
+        plan = kept or Plan(self.device, layers, lengths[:1] * batch, x.dtype, whole=whole)
+        if kept and kept.recorded is None:
             plan.recorded = self.device.record(plan.steps)
         plan.run(x, packed.seen, out)
         self.plans[key] = plan
