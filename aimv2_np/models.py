@@ -90,18 +90,14 @@ class VisionEncoder(Encoder[VisionConfig, VisionParams]):
         pool = be.attention_pool if tap is NO_TAP else layers.attention_pool
         return x, pool(be, x, p.head, c.num_attention_heads, tap=tap)
 
-    def positions(self, height: int, width: int) -> Array:
-        """The position embedding for images of a size in pixels, (N, D); the latest are kept."""
-        return self._grid_positions(
-            height // self.config.patch_size, width // self.config.patch_size
-        )
-
     @cached_property
-    def _grid_positions(self) -> Callable[[int, int], Array]:
-        return lru_cache(maxsize=4)(self._make_positions)
+    def positions(self) -> Callable[[int, int], Array]:
+        """The position embedding for images of a size in pixels, (N, D); the latest are kept."""
+        return lru_cache(maxsize=4)(self._positions)
 
-    def _make_positions(self, rows: int, columns: int) -> Array:
+    def _positions(self, height: int, width: int) -> Array:
         table, c, be = self.params.pos_embed, self.config, self.backend
+        rows, columns = height // c.patch_size, width // c.patch_size
         if table is not None and rows == columns == c.grid_size:
             return table
         if table is None:
