@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,37 +16,31 @@ from aimv2_np import ops
 from aimv2_np.backend import NUMPY, Backend
 
 SUITE = ["-q", "-p", "no:cacheprovider", "--pyargs", "aimv2_np.testing", "--backend"]
-# Runs pytest where `module:function` is a plug-in's entry point.
-PLUGGED = """
-import sys
-from importlib.metadata import EntryPoint
-import pytest
-from aimv2_np import backend
-point = EntryPoint("mine", sys.argv[1], backend.ENTRY_POINT_GROUP)
-backend.entry_points = lambda group: [point]
-sys.exit(pytest.main(sys.argv[2:]))
-"""
 
 
-def suite(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *command], capture_output=True, text=True)
+def suite(backend: str, *some: str) -> subprocess.CompletedProcess[str]:
+    """The suite, run on a backend; `some`: names of tests."""
+    chosen = ["-k", " or ".join(name.rstrip("[") for name in some)] if some else []
+    command = [sys.executable, "-m", "pytest", *SUITE, backend, *chosen]
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "PYTHONPATH": path}
+    return subprocess.run(command, capture_output=True, text=True, env=env)
 
 
 def plugged(function: str, *some: str) -> subprocess.CompletedProcess[str]:
     """Some of the suite's tests on a backend of this file."""
-    chosen = " or ".join(name.rstrip("[") for name in some)
-    return suite("-c", PLUGGED, f"{__name__}:{function}", *SUITE, "mine", "-k", chosen)
+    return suite(f"{__name__}:{function}", *some)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_the_built_in_ones_pass(backend: str) -> None:
-    done = suite("-m", "pytest", *SUITE, backend)
+    done = suite(backend)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
 
 
 def test_one_that_is_not_there_is_no_success() -> None:
-    done = suite("-m", "pytest", *SUITE, "nowhere")
+    done = suite("nowhere")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "--backend nowhere: there is no backend 'nowhere'" in done.stderr
 

@@ -18,7 +18,8 @@ from ..verify.lanes import cast_tree
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--backend, --device."""
     group = parser.getgroup("aimv2_np.testing", "the backend that is tested")
-    group.addoption("--backend", default="numpy", help="its name, as load(..., backend=) takes it")
+    told = "its name, as load(..., backend=) takes it, or module:function"
+    group.addoption("--backend", default="numpy", help=told)
     group.addoption("--device", default=None, help="its device, as load(..., device=) takes it")
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from test_backend_suite import PLUGGED, SUITE, suite
+from test_backend_suite import suite
 
 pytestmark = pytest.mark.compare
 
 
 def test_a_backend_over_torch_passes() -> None:
-    done = suite("-c", PLUGGED, "compare.torch_backend:make_backend", *SUITE, "mine")
+    done = suite("compare.torch_backend:make_backend")
     assert done.returncode == 0, done.stdout + done.stderr

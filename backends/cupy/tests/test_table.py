@@ -16,30 +16,17 @@ from aimv2_np.testing import random_models
 from aimv2_np_cupy.table import DTYPES, table
 
 HERE = Path(__file__).parent
-PLUGGED = """
-import sys
-from importlib.metadata import EntryPoint
-import pytest
-from aimv2_np import backend
-point = EntryPoint("here", "numpy_device:make_backend", backend.ENTRY_POINT_GROUP)
-backend.entry_points = lambda group: [point]
-sys.exit(pytest.main(sys.argv[1:]))
-"""
 
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_suite(devices: int) -> None:
-    suite = ["-q", "-p", "no:cacheprovider", "--pyargs", "aimv2_np.testing", "--backend", "here"]
-    paths = [str(HERE), os.environ.get("PYTHONPATH", "")]
+    suite = ["-q", "-p", "no:cacheprovider", "--pyargs", "aimv2_np.testing"]
+    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", PLUGGED, *suite],
+        [sys.executable, "-m", "pytest", *suite, "--backend", "numpy_device:make_backend"],
         capture_output=True,
         text=True,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            "NUMPY_DEVICES": str(devices),
-        },
+        env={**os.environ, "PYTHONPATH": path, "NUMPY_DEVICES": str(devices)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
