@@ -100,6 +100,16 @@ class ImageProcessor:
             processed.append(self._process(image, where))
         return processed
 
+    def picture(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+        """What preprocessed pixels (3, Y, X) show, uint8 (Y, X, 3).
+
+        The inverse of rescaling and normalising, exact for pixels that this processor made.
+        """
+        table = self._table()
+        low, high = table[:, 0, None, None], table[:, 255, None, None]
+        values = np.rint((pixels - low) / (high - low) * 255)
+        return np.asarray(np.clip(values, 0, 255).transpose(1, 2, 0), np.uint8)
+
     def _process(self, image: PIL.Image.Image, where: str) -> NDArray[np.float32]:
         """Resize, crop, rescale and normalise an image of three 8-bit channels."""
         if self.do_resize:
