@@ -10,6 +10,7 @@ import base64
 import fcntl
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "chrome")
@@ -40,6 +42,18 @@ def browser() -> str:
     if found is None:
         pytest.skip(f"no headless browser found: none of {', '.join(BROWSERS)} is installed")
     return found
+
+
+def contrast(pair: str) -> float:
+    """Of a text and its ground, by the definition of WCAG 2."""
+    levels = []
+    for colour in pair.split(";"):
+        linear = [
+            c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4
+            for c in (int(n) / 255 for n in re.findall(r"\d+", colour)[:3])
+        ]
+        levels.append(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+    return float((max(levels) + 0.05) / (min(levels) + 0.05))
 
 
 class Page:

@@ -53,6 +53,22 @@ class Explanation:
     pooling: NDArray[np.float32] | None
     texts: Texts | None
 
+    def to_json(self) -> dict[str, Any]:
+        """Its numbers, without those of attention, as JSON takes them; lengths are means."""
+        said = self.texts
+        lengths = {name: getattr(self.residual, name) for name in ("stream", "attention", "mlp")}
+        return {
+            "model": self.model,
+            "backend": self.backend,
+            "dtype": self.dtype,
+            "image": self.image,
+            "grid": list(self.grid),
+            "prompt": None if said is None else said.prompt,
+            "texts": [] if said is None else said.to_json(),
+            "pooling": None if self.pooling is None else self.pooling.tolist(),
+            "lengths": {name: values.mean(axis=1).tolist() for name, values in lengths.items()},
+        }
+
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the page; it appears under its name only when it is complete.
 
@@ -92,7 +108,8 @@ def explain(
     labels = None if texts is None else tuple(as_texts(texts))
     tick("the model")
     trace = _trace(model, image, labels, prompt, exif)
-    if not np.isfinite(trace["vision.norm"]).all():
+    ends = [trace[name] for name in ("vision.norm", "logits_per_image") if name in trace]
+    if not all(np.isfinite(end).all() for end in ends):
         raise AIMv2Error(
             f"{model.name} computed NaN; load(..., check=True) finds NaN in its weights"
         )

@@ -26,7 +26,7 @@ from .explanation import Explanation
 from .parts import first_patch
 from .reading import how_made, reading
 from .residual_plot import scale_of
-from .texts import against_others, best
+from .texts import against_others
 
 __all__ = ["page"]
 
@@ -117,7 +117,7 @@ def _data(found: Explanation) -> Markup:
         "added": _floats(np.stack([stream.attention, stream.mlp])),
     }
     if found.texts is not None:
-        shown = best(found.texts)
+        shown = found.texts.ranking()[: sections.MOST_TEXTS]
         terms, constant = found.texts.contributions, found.texts.constant
         by_patch = np.stack([against_others(terms)[shown], terms[shown]])
         by_none = np.stack([against_others(constant)[shown], constant[shown]])

@@ -24,13 +24,14 @@ from .parts import (
     tile,
 )
 from .residual_plot import residual_plot, residual_table
-from .texts import Texts, against_others, best
+from .texts import Texts, against_others
 
 if TYPE_CHECKING:
     from .explanation import Explanation
 
-__all__ = ["attention", "components", "pooling", "residual", "texts"]
+__all__ = ["MOST_TEXTS", "attention", "components", "pooling", "residual", "texts"]
 
+MOST_TEXTS = 20  # the most probable ones, which can be chosen
 _COMPONENTS = ("all three as red, green and blue", "the first", "the second", "the third")
 
 
@@ -42,7 +43,7 @@ def texts(found: Explanation) -> Iterator[Markup]:
     said = found.texts
     if said is None:
         return
-    shown = best(said)
+    shown = said.ranking()[:MOST_TEXTS]
     terms = against_others(said.contributions)[shown[0]].reshape(found.grid)
     most, least = (place(int(at), found.grid[1]) for at in (terms.argmax(), terms.argmin()))
     alt = f"what each patch adds for {said.labels[shown[0]]}: most at {most}, least at {least}"
@@ -235,7 +236,8 @@ def components(found: Explanation) -> Markup:
 def _depth(name: str, colours: Array, shares: Array) -> Markup:
     """A depth's picture of all components and of each; the style shows the one that is chosen."""
     drawn = [(drawings.coloured(colours), float(shares.sum()))]
-    drawn += [(drawings.heat(colours[..., c], (255, 255)), float(shares[c])) for c in range(len(shares))]
+    for c, share in enumerate(shares):
+        drawn.append((drawings.heat(colours[..., c], veil=(255, 255)), float(share)))
     versions = [
         el(
             "span",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,7 @@ from ..layers import merge_heads
 from ..models import LiT
 from ..ops import Array
 
-__all__ = ["Texts", "against_others", "best", "contributions", "texts_of"]
-
-_MOST_TEXTS = 20  # on a page
+__all__ = ["Texts", "against_others", "contributions", "texts_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +36,23 @@ class Texts:
     probabilities: NDArray[np.float64]
     contributions: NDArray[np.float64]
     constant: NDArray[np.float64]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Text by text, the most probable first."""
+        return [
+            {
+                "label": self.labels[k],
+                "probability": float(self.probabilities[k]),
+                "logit": float(self.logits[k]),
+                "contributions": self.contributions[k].tolist(),
+                "constant": float(self.constant[k]),
+            }
+            for k in self.ranking()
+        ]
+
+    def ranking(self) -> list[int]:
+        """Their indices, the most probable first."""
+        return [int(k) for k in np.argsort(-self.probabilities, kind="stable")]
 
 
 def texts_of(model: LiT, trace: Mapping[str, Array], labels: tuple[str, ...], prompt: str) -> Texts:
@@ -76,9 +92,3 @@ def against_others(terms: Array) -> Array:
     """
     others = max(len(terms) - 1, 1)
     return terms - (terms.sum(axis=0) - terms) / others if len(terms) > 1 else terms
-
-
-def best(texts: Texts) -> list[int]:
-    """The most probable texts, best first: those that a page shows."""
-    order = np.argsort(-texts.probabilities, kind="stable")[:_MOST_TEXTS]
-    return [int(k) for k in order]

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from html_pages import NAME, Parsed, finding, hostile, pictures, report, tap, verified
+from html_pages import NAME, finding, hostile, report, tap, verified
+from pages import Parsed, pictures
 
 import aimv2_np
 from aimv2_np.config import LiTConfig

@@ -13,7 +13,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from html_pages import Parsed, finding, pictures, report, tap
+from html_pages import finding, report, tap
+from pages import Parsed, pictures
 
 from aimv2_np.pages.markup import number
 from aimv2_np.verify import Case
