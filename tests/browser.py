@@ -96,12 +96,13 @@ class Page:
     # ------------------------------------------------------------------ what is seen
 
     def open(self, path: Path, *, scripts: bool = True) -> None:
-        """Open a file, with nothing seen before."""
+        """Open a file, with nothing seen before; its scripts may be kept from running."""
         self.events.clear()
         self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
         self.call("Page.navigate", url=path.as_uri())
         while not any(e.get("method") == "Page.loadEventFired" for e in self.events):
             self.events.append(self._next())
+        self.call("Emulation.setScriptExecutionDisabled", value=False)  # ours must run
         self.settle()
 
     def look(self, width: int, height: int = 900, *, dark: bool = False) -> None:

@@ -213,7 +213,7 @@
       showResidual();
       showAttention().catch((error) =>
         say("#attends-status", `This browser cannot unpack the attention (${error.message}); ` +
-          "one from 2023 or later can."));
+          "one from 2024 or later can."));
     });
   }
 
@@ -258,6 +258,14 @@
     picture.addEventListener("click", (event) => choose({ picked: patchAt(picture, event) }));
     picture.addEventListener("keydown", onKey);
   }
+
+  // Of the sections only the one in use is read aloud.
+  document.addEventListener("focusin", (event) => {
+    const here = event.target.closest("section");
+    for (const status of all(".status")) {
+      status.setAttribute("aria-live", status.closest("section") === here ? "polite" : "off");
+    }
+  });
 
   const slider = $("#block");
   slider.disabled = false;

@@ -31,7 +31,7 @@ from .texts import against_others
 __all__ = ["page"]
 
 _PICKING = (
-    "Pick a patch in a large image: hover over it, tap it, or move there with the arrow keys while "
+    "Pick a patch in one of the large images: hover over it, tap it, or use the arrow keys while "
     "the image has the focus."
 )
 _NO_SCRIPT = "Without JavaScript this page shows one patch and one block; nothing can be chosen."
