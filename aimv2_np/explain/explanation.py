@@ -100,7 +100,8 @@ def explain(
     model, memory for five (N, D) float32 arrays a block is needed: 2 GB for 4,096 patches of Large.
 
     Raises:
-        ConfigError: texts for a vision-only model, or a block that the model lacks.
+        ConfigError: texts for a vision-only model, a block that the model lacks, or quirks that
+            make a logit no sum over patches.
         AIMv2Error: the model computed NaN.
     """
     config = model.vision.config

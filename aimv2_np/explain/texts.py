@@ -16,11 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
+from ..errors import ConfigError
 from ..layers import merge_heads
 from ..models import LiT
 from ..ops import Array
+from ..pipelines import LiTPipeline
 
 __all__ = ["Texts", "against_others", "contributions", "texts_of"]
+
+_ROUNDING = 0.01  # of all terms: more than any dtype's, less than any other formula's
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +59,22 @@ class Texts:
         return [int(k) for k in np.argsort(-self.probabilities, kind="stable")]
 
 
-def texts_of(model: LiT, trace: Mapping[str, Array], labels: tuple[str, ...], prompt: str) -> Texts:
-    """The texts of a trace, for its first image."""
+def texts_of(
+    model: LiTPipeline, trace: Mapping[str, Array], labels: tuple[str, ...], prompt: str
+) -> Texts:
+    """The texts of a trace, for its first image.
+
+    Raises:
+        ConfigError: the terms do not sum to the logits, because of a quirk of the model's.
+    """
     logits = trace["logits_per_image"][0].astype(np.float64)
     terms, constant = contributions(model, trace)
+    error = np.abs(terms.sum(axis=1) + constant - logits)
+    if (error > _ROUNDING * np.abs(terms).sum(axis=1)).any():
+        raise ConfigError(
+            f"{model.name}: what the patches add does not sum to the logits; with its quirks its "
+            "pooling head or what follows computes something else: leave the texts out"
+        )
     return Texts(labels, prompt, logits, ops.softmax(logits), terms, constant)
 
 

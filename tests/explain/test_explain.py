@@ -218,6 +218,22 @@ def test_a_contribution_is_what_the_logit_loses_without_the_patch() -> None:
     np.testing.assert_allclose(constant, logits(everything[:0]), atol=1e-10)
 
 
+def test_a_model_that_pools_otherwise_is_refused() -> None:
+    model = aimv2_np.load("emoji-lit", backend="numpy", quirks="pool-mean")
+    with pytest.raises(ConfigError, match="does not sum to the logits"):
+        explain(model, PICTURE, LABELS)
+    assert explain(model, PICTURE).texts is None
+
+
+@pytest.mark.parametrize("quirks", ["transformers", "original", "ovis2", "vllm"])
+def test_a_model_with_a_library_s_quirks_is_explained(quirks: str) -> None:
+    model = aimv2_np.load("emoji-lit", backend="numpy", quirks=quirks)
+    found = explain(model, PICTURE, LABELS).texts
+    assert found is not None
+    sums = found.contributions.sum(axis=1) + found.constant
+    np.testing.assert_allclose(sums, found.logits, atol=1e-4)
+
+
 def test_against_the_others_by_hand() -> None:
     terms = np.array([[1.0, 0.0], [2.0, 0.0], [6.0, 3.0]])
     assert against_others(terms).tolist() == [[-3, -1.5], [-1.5, -1.5], [4.5, 3]]
