@@ -32,6 +32,11 @@
     Math.floor(at / columns / side) * across(side) + Math.floor((at % columns) / side);
   const firstOf = (cell, side) =>
     Math.floor(cell / across(side)) * side * columns + (cell % across(side)) * side;
+  const placeOf = (cell, side) => {
+    const first = firstOf(cell, side);
+    return side === 1 ? place(first) : `the ${side} × ${side} patches from row ` +
+      `${Math.floor(first / columns)}, column ${first % columns}`;
+  };
   const cells = (side) => across(side) * Math.ceil(rows / side);
 
   // ------------------------------------------------------------------ attention
@@ -133,28 +138,28 @@
       const found = weights(unpackedBlock, query, i - 1), top = most(found);
       const valueAt = (at) => found[cellOf(at, data.keyCell)];
       const name = i === 0 ? "mean of heads" : `head ${i - 1}`;
-      const where = place(firstOf(found.indexOf(top), data.keyCell));
+      const where = placeOf(found.indexOf(top), data.keyCell);
       paint(canvas, valueAt, top, warm, `${name}: most, ${percent(top)}, at ${where}`);
       peak.textContent = `≤ ${percent(top)}`;
       if (i - 1 !== state.head) return;
-      const asked = `${place(patch())}, block ${data.blocks[index]}, ${name}`;
+      const asked = `${placeOf(query, data.queryCell)}, block ${data.blocks[index]}, ${name}`;
       paint(attends, valueAt, top, warm, `${asked}: most, ${percent(top)}, at ${where}`);
       say("#attention .most", percent(top));
-      say("#attends-status", `${upper(asked)}: ${reads(found)}`);
+      say("#attends-status", `${upper(asked)}: ${reads(found, query)}`);
     });
   }
 
   // The cells that are read most, and how many make up half.
-  function reads(found) {
+  function reads(found, query) {
     const order = [...found.keys()].sort((a, b) => found[b] - found[a]);
-    const own = cellOf(patch(), data.keyCell);
+    const own = data.queryCell === data.keyCell ? query : null;
     const named = order.slice(0, 3).map((cell) =>
-      `${cell === own ? "itself" : place(firstOf(cell, data.keyCell))} ${percent(found[cell])}`);
+      `${percent(found[cell])} from ${cell === own ? "itself" : placeOf(cell, data.keyCell)}`);
     const total = found.reduce((a, b) => a + b, 0);
     let sum = 0, half = 0;
     while (sum < total / 2) sum += found[order[half++]];
     const what = data.keyCell > 1 ? "cells" : "patches";
-    return `most from ${named.join(", ")}. Half of all comes from ${half} of ${keys} ${what}.`;
+    return `reads ${named.join(", ")}. Half of all comes from ${half} of ${keys} ${what}.`;
   }
 
   const forText = terms ? canvasFor($("#for-text .overlay")) : null;

@@ -45,9 +45,13 @@ def first_map(found: Explanation) -> int:
 # ---------------------------------------------------------------------------- in words
 
 
-def place(patch: int, columns: int) -> str:
-    """A patch in words."""
-    return f"patch {patch} (row {patch // columns}, column {patch % columns})"
+def place(patch: int, columns: int, cell: int = 1) -> str:
+    """A patch in words, or the cell that it belongs to."""
+    row, column = divmod(patch, columns)
+    if cell == 1:
+        return f"patch {patch} (row {row}, column {column})"
+    row, column = row // cell * cell, column // cell * cell
+    return f"the {cell} × {cell} patches from row {row}, column {column}"
 
 
 def percent(part: float) -> str:
@@ -55,9 +59,9 @@ def percent(part: float) -> str:
     return f"{100 * part:.3g} %" if part < 0.0995 else f"{100 * part:.1f} %"
 
 
-def peak(values: Array) -> str:
+def peak(values: Array, cell: int = 1) -> str:
     """Where a map (rows, columns) is largest."""
-    where = place(int(np.argmax(values)), values.shape[1])
+    where = place(int(np.argmax(values)), values.shape[1], cell)
     return f"most, {percent(float(values.max()))}, at {where}"
 
 
@@ -69,8 +73,13 @@ def section(name: str, title: str, lead: str, *parts: Markup) -> Markup:
     return el("section", el("h2", title), el("p", lead), *parts, id=name)
 
 
-def picture(found: Explanation, name: str, source: str, alt: str, cell: int = 1) -> Markup:
-    """The image under a map, with an outline around the cell of the first patch."""
+def picture(
+    found: Explanation, name: str, source: str, alt: str, *, cell: int = 1, lines: int = 1
+) -> Markup:
+    """The image under a map, with an outline around the cell of the first patch.
+
+    `lines`: a line after every so many patches.
+    """
     rows, columns = found.grid
     top, left = (at // cell * cell for at in divmod(first_patch(found), columns))
     sides = {
@@ -82,7 +91,8 @@ def picture(found: Explanation, name: str, source: str, alt: str, cell: int = 1)
     style = ";".join(f"{side}:{100 * share:.4g}%" for side, share in sides.items())
     drawn = el("img", src=source, alt=alt, class_="overlay")
     mark = el("span", class_="mark", style=style, aria_hidden="true")
-    return el("div", drawn, mark, class_="picture", id=name, data_cell=cell)
+    given = {"class_": "picture", "id": name, "data_cell": cell, "style": f"--lines:{lines}"}
+    return el("div", drawn, mark, **given)
 
 
 def tile(source: str, alt: str, name: str, detail: str, *, over: bool = True) -> Markup:

@@ -117,12 +117,13 @@ def attention(found: Explanation) -> Markup:
     maps, patch, index = found.attention, first_patch(found), first_map(found)
     read = _read(found, index, patch)
     tiles = [
-        radio("head", i - 1, _head(name, row), "pick", first=i == 0)
+        radio("head", i - 1, _head(name, row, maps.key_cell), "pick", first=i == 0)
         for i, (name, row) in enumerate(read.items())
     ]
     mean = read["mean"]
-    asked = f"{place(patch, found.grid[1])}, block {maps.blocks[index]}, mean of heads"
-    alt = f"{asked}: {peak(mean)}"
+    asked = place(patch, found.grid[1], maps.query_cell)
+    alt = f"{asked}, block {maps.blocks[index]}, mean of heads: {peak(mean, maps.key_cell)}"
+    cells = {"cell": maps.query_cell, "lines": maps.key_cell}
     return section(
         "attention",
         "Whom does a patch attend to?",
@@ -131,7 +132,7 @@ def attention(found: Explanation) -> Markup:
             "div",
             el(
                 "div",
-                picture(found, "attends", drawings.heat(mean), alt, maps.query_cell),
+                picture(found, "attends", drawings.heat(mean), alt, **cells),
                 heat_scale(float(mean.max())),
             ),
             el(
@@ -157,10 +158,10 @@ def _read(found: Explanation, index: int, patch: int) -> dict[str, Array]:
     return {name: drawings.spread(r, found.grid, maps.key_cell) for name, r in named.items()}
 
 
-def _head(name: str, values: Array) -> Markup:
+def _head(name: str, values: Array, cell: int = 1) -> Markup:
     """A head's map, in its own scale."""
     most = f"≤ {percent(float(values.max()))}"
-    return tile(drawings.heat(values), f"{name}: {peak(values)}", name, most)
+    return tile(drawings.heat(values), f"{name}: {peak(values, cell)}", name, most)
 
 
 def _block_slider(maps: AttentionMaps, index: int) -> Markup:

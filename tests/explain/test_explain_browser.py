@@ -82,7 +82,7 @@ def test_it_begins_with_a_patch(shown: Any) -> None:
     assert found.pooling is not None
     patch = int(found.pooling.mean(axis=0).argmax())
     row, column = divmod(patch, 8)
-    asked = f"Patch {patch} (row {row}, column {column}), block 3, mean of heads: most from "
+    asked = f"Patch {patch} (row {row}, column {column}), block 3, mean of heads: reads "
     assert status(page).startswith(asked)
     assert outline(page, "#attends") == [column, row, 1, 1]
     assert page.text("#block-number") == "3"
@@ -104,6 +104,14 @@ def test_a_click_picks_a_patch_and_shows_whom_it_attends_to(shown: Any) -> None:
     bright = image.reshape(64, 4)[:, 0]  # of cividis red only rises
     assert (np.diff(bright[order].astype(int)) >= -1).all()
     assert outline(page, "#for-text") == [5, 2, 1, 1]  # all pictures follow
+
+
+def test_a_patch_that_reads_itself_is_called_so(shown: Any) -> None:
+    read = np.mean([of_lit().attention.weights(3, head) for head in range(6)], axis=0)
+    own = int(np.flatnonzero(read.argmax(axis=1) == np.arange(64))[0])
+    page = shown(of_lit())
+    page.click("#attends", across=(own % 8 + 0.5) / 8, down=(own // 8 + 0.5) / 8)
+    assert f"reads {percent(float(read[own, own]))} from itself, " in status(page)
 
 
 def test_hovering_shows_a_patch_for_as_long_as_it_lasts(shown: Any) -> None:
@@ -170,13 +178,17 @@ def test_cells_of_a_large_image(shown: Any) -> None:
     found = of_native(COARSE)
     page = shown(found)
     page.click("#attends", across=31.5 / 32, down=20.5 / 21)  # the cell at the corner
-    assert "Patch 671 (row 20, column 31), block 1" in status(page)
+    assert status(page).startswith(
+        "The 2 × 2 patches from row 20, column 30, block 1, mean of heads"
+    )
     assert outline(page, "#attends") == [30, 20, 2, 1]
     read = np.mean([found.attention.weights(1, head)[-1] for head in range(2)], axis=0)
     cell = int(read.argmax())
     patch = cell // 16 * 2 * 32 + cell % 16 * 2
-    assert f"most from patch {patch} " in status(page)
-    assert percent(float(read.max())) in status(page)
+    where = f"row {patch // 32}, column {patch % 32}"
+    assert f"reads {percent(float(read.max()))} from the 2 × 2 patches from {where}, " in status(
+        page
+    )
     image = drawn(page, "#attends canvas")
     assert image.shape == (21, 32, 4)
     bright = np.argwhere((image[..., :3] == [254, 232, 56]).all(axis=-1))
