@@ -105,6 +105,7 @@ _AS_OPTIONS = (
     (r"\brevision='([^']*)'", r"--revision \1"),
     (r"\brevision= out", "--revision out"),
     (r"\bnum_heads=(?=\W|$)", "--num-heads"),
+    (r"\bblocks= takes", "--blocks takes"),
     (r"\bdtype='(\w+)'", r"--dtype \1"),
     (r"; force replaces it", "; --force replaces it"),
     (r"activation_names\(model\.config\) lists all", "aimv2-np trace MODEL --list shows all"),

@@ -59,6 +59,16 @@ aimv2-np embed *.jpg --out images.npz --model large-patch14-224-lit
 aimv2-np embed --texts "a cat" "a dog" --out texts.safetensors --model large-patch14-224-lit
 aimv2-np embed cat.jpg --out cat.npz --model large-patch14-224 --pool mean""",
     ),
+    "explain": (
+        "cli_explain:explain",
+        "IMAGE --out FILE [--texts TEXT...] [--model MODEL] [options]",
+        "write a page that shows what a model does with an image, to look at in a browser",
+        options.explain,
+        """\
+aimv2-np explain cat.png --texts cat dog pizza --out cat.html
+aimv2-np explain photo.jpg --model large-patch14-224 --out photo.html
+aimv2-np explain wide.jpg --model large-patch14-native --blocks 0 12 23 --out wide.html""",
+    ),
     "models": (
         "cli_about:models",
         "[options]",

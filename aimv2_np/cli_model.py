@@ -1,4 +1,4 @@
-"""The commands that run a model: classify, embed, trace. The first run, demo, is in cli_demo."""
+"""The commands that run a model: classify, embed, trace. cli_demo has demo, cli_explain explain."""
 
 from __future__ import annotations
 
@@ -36,7 +36,16 @@ from .trace import Recorder, activation_names
 if TYPE_CHECKING:
     from .loader import Opened
 
-__all__ = ["classify", "embed", "opened", "trace", "where"]
+__all__ = [
+    "check_before_loading",
+    "classify",
+    "embed",
+    "given_texts",
+    "loaded",
+    "opened",
+    "trace",
+    "where",
+]
 
 MOST_SHOWN = 10  # texts per image on the screen, unless --top says otherwise
 MANY = 4  # images from which on a progress bar is worth a line
@@ -66,7 +75,7 @@ def _name(args: argparse.Namespace) -> str:
     return DEFAULT_MODEL if args.model is None else str(args.model)
 
 
-def _loaded(args: argparse.Namespace) -> VisionPipeline | LiTPipeline:
+def loaded(args: argparse.Namespace) -> VisionPipeline | LiTPipeline:
     """The model of a command line, with a note where none was chosen."""
     model = load(_name(args), backend=args.backend, dtype=args.dtype, **where(args))
     if args.model is None:
@@ -75,7 +84,7 @@ def _loaded(args: argparse.Namespace) -> VisionPipeline | LiTPipeline:
     return model
 
 
-def _check_before_loading(args: argparse.Namespace, *, all_or_nothing: bool, texts: bool) -> None:
+def check_before_loading(args: argparse.Namespace, *, all_or_nothing: bool, texts: bool) -> None:
     """Say before gigabytes are fetched what cannot work, as the model would say it afterwards."""
     missing = [image for image in args.images if not os.path.exists(image)]
     hopeless = len(missing) == len(args.images) and not getattr(args, "json", False)
@@ -91,7 +100,7 @@ def _check_before_loading(args: argparse.Namespace, *, all_or_nothing: bool, tex
             _ask_for_pooling(name, args)
 
 
-def _texts(args: argparse.Namespace) -> list[str]:
+def given_texts(args: argparse.Namespace) -> list[str]:
     """The texts of --texts and --texts-file."""
     lines = [] if args.texts_file is None else read_lines(args.texts_file)
     return [*args.texts, *lines]
@@ -112,13 +121,13 @@ def _progress(images: list[str], args: argparse.Namespace, *, wanted: bool) -> I
 
 def classify(args: argparse.Namespace) -> int:
     """Print which texts fit each image best; an image that cannot be read does not stop others."""
-    texts = _texts(args)
+    texts = given_texts(args)
     if not args.images or not texts:
         raise UsageError(
             "give at least one image" if not args.images else "give --texts or --texts-file"
         )
-    _check_before_loading(args, all_or_nothing=False, texts=True)
-    model = _loaded(args)
+    check_before_loading(args, all_or_nothing=False, texts=True)
+    model = loaded(args)
     embeddings = model.encode_text(frame(texts, args.prompt))
     assert isinstance(model, LiTPipeline)  # others have raised
     results, errors = [], []
@@ -182,12 +191,12 @@ def _report(
 
 def embed(args: argparse.Namespace) -> int:
     """Write embeddings to a file, all or nothing: rows must stay those of the images given."""
-    texts = _texts(args)
+    texts = given_texts(args)
     if not args.images and not texts:
         raise UsageError("give images, --texts, or both")
     target = check_target(args.out, (".npz", ".safetensors"), force=args.force)
-    _check_before_loading(args, all_or_nothing=True, texts=bool(texts))
-    model = _loaded(args)
+    check_before_loading(args, all_or_nothing=True, texts=bool(texts))
+    model = loaded(args)
     _check_pooling(model, args)
     arrays: dict[str, Any] = {}
     if texts:
@@ -245,8 +254,8 @@ def trace(args: argparse.Namespace) -> int:
         raise UsageError("give --out and an --image, --text, or both; or --list")
     target = check_target(args.out, (".safetensors",), force=args.force)
     args.images = [] if args.image is None else [args.image]
-    _check_before_loading(args, all_or_nothing=True, texts=args.text is not None)
-    model = _loaded(args)
+    check_before_loading(args, all_or_nothing=True, texts=args.text is not None)
+    model = loaded(args)
     inputs: dict[str, Any] = {} if args.image is None else {"images": [args.image]}
     if args.text is not None:
         if isinstance(model, VisionPipeline):

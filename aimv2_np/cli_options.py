@@ -12,6 +12,7 @@ __all__ = [
     "classify",
     "demo",
     "embed",
+    "explain",
     "info",
     "json_only",
     "models",
@@ -97,10 +98,12 @@ def _json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, and nothing else")
 
 
-def _usual_options(parser: argparse.ArgumentParser) -> None:
+def _usual_options(parser: argparse.ArgumentParser, *, compute: bool = False) -> None:
     """What most commands that read a model end with."""
     _json_option(parser)
     _quiet_option(parser)
+    if compute:
+        _compute_options(parser)
     _where_options(parser)
 
 
@@ -110,6 +113,15 @@ def _texts_options(parser: argparse.ArgumentParser, what: str) -> None:
     )
     parser.add_argument(
         "--texts-file", metavar="FILE", help="more texts, one per line, UTF-8; - is standard input"
+    )
+
+
+def _prompt_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--prompt",
+        default="a photo of {}",  # pipelines.PROMPT, without importing it for a --help
+        type=_prompt,
+        help="frame of every text (default: 'a photo of {}'); '{}' takes them as they are",
     )
 
 
@@ -143,22 +155,14 @@ def classify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files")
     _texts_options(parser, "what the images may show")
     _model_option(parser)
-    parser.add_argument(
-        "--prompt",
-        default="a photo of {}",  # pipelines.PROMPT, without importing it for a --help
-        type=_prompt,
-        help="frame of every text (default: 'a photo of {}'); '{}' takes them as they are",
-    )
+    _prompt_option(parser)
     parser.add_argument(
         "--top",
         type=_count,
         metavar="K",
         help="the K best texts per image; 0: all (default: 10, with --json all)",
     )
-    _json_option(parser)
-    _quiet_option(parser)
-    _compute_options(parser)
-    _where_options(parser)
+    _usual_options(parser, compute=True)
 
 
 def embed(parser: argparse.ArgumentParser) -> None:
@@ -180,6 +184,25 @@ def embed(parser: argparse.ArgumentParser) -> None:
     _quiet_option(parser)
     _compute_options(parser)
     _where_options(parser)
+
+
+def explain(parser: argparse.ArgumentParser) -> None:
+    """The options of `explain`."""
+    parser.add_argument("image", metavar="IMAGE", help="image file")
+    _texts_options(parser, "what the image may show; without them there are no probabilities")
+    _model_option(parser)
+    parser.add_argument("--out", required=True, metavar="FILE", help="page to write: .html")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    _prompt_option(parser)
+    parser.add_argument(
+        "--blocks",
+        nargs="+",
+        type=_count,
+        metavar="N",
+        help="blocks whose attention is shown, from 0 (default: all); fewer of them are shown "
+        "finer where the image has many patches",
+    )
+    _usual_options(parser, compute=True)
 
 
 def models(parser: argparse.ArgumentParser) -> None:

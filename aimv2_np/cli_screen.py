@@ -14,7 +14,7 @@ import sys
 import textwrap
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -36,6 +36,7 @@ __all__ = [
     "printable",
     "ranking",
     "table",
+    "ticking",
     "warnings_as_lines",
 ]
 
@@ -119,6 +120,22 @@ def complain(kind: str, text: str) -> None:
         with suppress(OSError, ValueError):  # what was printed before comes first
             sys.stdout.flush()
     note(f"{PROGRAM}: {kind}: " + "\n  ".join(text.splitlines()))
+
+
+@contextmanager
+def ticking(*, quiet: bool) -> Iterator[Callable[[str], object]]:
+    """A line on standard error, where somebody watches, that says what is being done."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    silent = quiet or not is_terminal(sys.stderr)
+    form = "{elapsed} {n} steps: {desc}"
+    with tqdm(disable=silent, bar_format=form, leave=False) as bar:
+
+        def tick(what: str) -> None:
+            bar.set_description_str(what, refresh=False)
+            bar.update()
+
+        yield tick
 
 
 @contextmanager

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .cli_files import check_target
 from .cli_grammar import UsageError
 from .cli_model import where
-from .cli_screen import echo, echo_json, is_terminal, note
+from .cli_screen import echo, echo_json, note, ticking
 from .verify import reference
 from .verify.inputs import Inputs, make_inputs, read_inputs, write_inputs
 
@@ -39,7 +37,7 @@ def verify(args: argparse.Namespace) -> int:
     model = reference(args.model, quirks=quirks, **where(args))
     given = make_inputs(model) if args.inputs is None else read_inputs(args.inputs)
     candidate = _candidate(args, model, given)
-    with _progress(args) as tick:
+    with ticking(quiet=args.quiet) as tick:
         report = report_on(
             model, candidate, inputs=given, dtype=args.dtype, names=args.names,
             require=args.require, tick=tick,
@@ -54,22 +52,6 @@ def verify(args: argparse.Namespace) -> int:
     else:
         echo(str(report))
     return report.exit_code
-
-
-@contextmanager
-def _progress(args: argparse.Namespace) -> Iterator[Callable[[str], object]]:
-    """A line on standard error that says what is being done."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
-    silent = args.quiet or not is_terminal(sys.stderr)
-    form = "{elapsed} {n} steps: {desc}"
-    with tqdm(disable=silent, bar_format=form, leave=False) as bar:
-
-        def tick(what: str) -> None:
-            bar.set_description_str(what, refresh=False)
-            bar.update()
-
-        yield tick
 
 
 def _candidate(args: argparse.Namespace, model: Any, given: Inputs) -> Any:

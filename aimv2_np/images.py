@@ -113,6 +113,16 @@ class ImageProcessor:
 
         return _map_ahead(crop, range(len(sources)), threads)
 
+    def picture(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+        """What preprocessed pixels (3, Y, X) show, uint8 (Y, X, 3).
+
+        The inverse of rescaling and normalising, exact for pixels that this processor made.
+        """
+        table = self.values
+        low, high = table[:, 0, None, None], table[:, 255, None, None]
+        values = np.rint((pixels - low) / (high - low) * 255)
+        return np.asarray(np.clip(values, 0, 255).transpose(1, 2, 0), np.uint8)
+
     def _crop(self, image: PIL.Image.Image, where: str) -> NDArray[np.uint8]:
         """Resize and crop an image of three 8-bit channels."""
         if self.do_resize:

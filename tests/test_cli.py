@@ -31,7 +31,9 @@ NOTE = (
     "aimv2-np: note: emoji-lit knows emoji drawings, not photographs; for photographs add "
     "--model large-patch14-224-lit\n"
 )
-COMMANDS = ("demo", "classify", "embed", "models", "info", "trace", "warmup", "doctor")
+COMMANDS = (
+    "demo", "classify", "embed", "explain", "models", "info", "trace", "warmup", "doctor",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +126,10 @@ def test_examples_of_the_help_can_be_parsed(run, command, capsys):
         ("trace", "emoji-lit"),
         ("trace", "emoji-lit", "--out", "x.safetensors"),
         ("trace", "emoji-lit", "--image", CAT),
+        ("explain", CAT),
+        ("explain", "--out", "x.html"),
+        ("explain", CAT, "--out", "x.html", "--blocks", "-1"),
+        ("explain", CAT, "--out", "x.html", "--prompt", "a photo"),
         ("doctor", "cough"),
         ("--vers",),
     ],
@@ -510,6 +516,67 @@ def test_embed_reports_a_disk_that_cannot_take_it(run, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+# ---------------------------------------------------------------------------- explain
+
+
+def test_explain_writes_a_page(run, tmp_path):
+    page = tmp_path / "cat.html"
+    cat = aimv2_np.samples()["cat"]
+    code, out, err = run("explain", cat, "--texts", "cat", "dog", "--out", page)
+    assert (code, out) == (0, "")
+    assert err.startswith(NOTE)
+    assert f"wrote {page}: " in err
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("<!DOCTYPE html>")
+    assert "What emoji-lit does with cat.png" in text
+    assert list(tmp_path.iterdir()) == [page]
+
+
+def test_explain_json(run, tmp_path, model):
+    page = tmp_path / "cat.html"
+    cat = aimv2_np.samples()["cat"]
+    code, out, err = run("explain", cat, "--texts", "dog", "cat", "--out", page, "--json", "-q")
+    said = json.loads(out)
+    assert (code, err) == (0, "")
+    assert said["page"] == str(page)
+    assert said["bytes"] == page.stat().st_size
+    wanted = model.classify(cat, ["dog", "cat"]).top(2)[0]
+    found = [(text["label"], text["probability"]) for text in said["texts"]]
+    assert [label for label, _ in found] == [label for label, _ in wanted]
+    assert [p for _, p in found] == pytest.approx([p for _, p in wanted], rel=1e-3)
+    assert np.shape(said["texts"][0]["contributions"]) == (64,)
+
+
+def test_explain_without_texts_says_what_is_missing(run, tmp_path):
+    code, _, err = run("explain", CAT, "--out", tmp_path / "p.html", "--model", RANDOM_LIT)
+    assert code == 0
+    assert "without --texts it shows no probabilities" in err
+    code, _, err = run("explain", CAT, "--out", tmp_path / "q.html", "--model", NATIVE)
+    assert code == 0
+    assert "--texts" not in err
+
+
+def test_explain_does_not_overwrite(run, tmp_path):
+    page = tmp_path / "cat.html"
+    page.write_text("mine")
+    words = ("explain", CAT, "--out", page, "--model", NATIVE, "-q")
+    code, _, err = run(*words)
+    assert code == 1
+    assert "exists already; --force replaces it" in one_error(err)
+    assert page.read_text() == "mine"
+    assert run(*words, "--force") == (0, "", "")
+    assert "What" in page.read_text(encoding="utf-8")
+
+
+def test_explain_some_blocks(run, tmp_path):
+    words = ("explain", CAT, "--out", tmp_path / "p.html", "--model", NATIVE, "--blocks")
+    code, _, err = run(*words, "2")
+    assert code == 1
+    assert "--blocks takes numbers from 0 to 1, found 2" in one_error(err)
+    assert run(*words, "1", "-q")[0] == 0
+    assert "Here are blocks 1 of 2." in (tmp_path / "p.html").read_text(encoding="utf-8")
+
+
 # ---------------------------------------------------------------------------- models, info
 
 
@@ -834,6 +901,9 @@ def test_a_terminal_gets_a_progress_bar_and_a_pipe_does_not(tmp_path):
         ("embed {cat} nope.jpg --out {tmp}/e.npz --model large-patch14-224-lit", "nope.jpg"),
         ("trace large-patch14-224 --image nope.jpg --out {tmp}/t.safetensors", "nope.jpg"),
         ("trace large-patch14-224 --text a --out {tmp}/t.safetensors", "without a text encoder"),
+        ("explain nope.jpg --out {tmp}/p.html --model large-patch14-224", "nope.jpg: no such file"),
+        ("explain {cat} --texts a --out {tmp}/p.html --model large-patch14-224", "without a text"),
+        ("explain {cat} --out {tmp}/p.htm --model large-patch14-224", "ends in .html"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_fetched(

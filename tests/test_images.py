@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -486,3 +487,19 @@ def test_all_malformed_settings_are_in_one_message() -> None:
     assert all(key in str(caught.value) for key in ("size", "resample", "image_std"))
     with pytest.raises(ConfigError, match="expected a JSON object, found list"):
         ImageProcessor.from_json([])  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------------- and back
+
+
+@pytest.mark.parametrize("do_rescale", [True, False])
+@pytest.mark.parametrize("do_normalize", [True, False])
+def test_a_picture_comes_back_from_its_pixels(do_rescale: bool, do_normalize: bool) -> None:
+    processor = replace(PLAIN, do_rescale=do_rescale, do_normalize=do_normalize)
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(processor.picture(one(processor, image)), image)
+
+
+def test_a_picture_ends_at_black_and_white() -> None:
+    pixels = np.array([-300.0, 300.0, 7.4]).reshape(3, 1, 1)
+    assert PLAIN.picture(pixels).tolist() == [[[0, 255, 7]]]

@@ -1,42 +1,19 @@
-"""The errors of a case over its activations, in the order of computation, as one SVG.
-
-Its coordinates are percentages, so that it fills any width while its text keeps its size; the lines
-lie in an inner SVG that is stretched.
-"""
+"""The errors of a case over its activations, in the order of computation, as one SVG."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
-from typing import NamedTuple
 
+from ..pages.markup import Markup, el, lines, number, times
+from ..pages.plots import LogScale, decades, every, line, percent, stretched
 from .locate import ALLOWED, CaseResult, TapResult, stream
-from .markup import Markup, el, lines, number, times
 
 __all__ = ["curves", "legend"]
 
 _TOWERS = {"vision": "image encoder", "text": "text encoder", "join": "joint"}
-_SIZE = 1000  # of the stretched drawing, both ways
-_DECADES = 8  # more than these, and only some are labelled
 _WIDE, _NARROW = 36, 11  # labels of blocks that fit beside each other on a desk and on a phone
 _LABELLED = 0.1  # of the width: what a tower needs to be named on a phone
-_POWERS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-class _Scale(NamedTuple):
-    """Errors by powers of ten: `low` at the foot, `high` at the top."""
-
-    low: int
-    high: int
-
-    def y(self, error: float) -> float:
-        """How far below the top, from 0 to 1; 0 lies on the foot, what is no number on the top."""
-        if not math.isfinite(error):
-            return 0.0
-        if error <= 0:
-            return 1.0
-        return min(max((self.high - math.log10(error)) / (self.high - self.low), 0.0), 1.0)
 
 
 def curves(result: CaseResult) -> Markup:
@@ -47,7 +24,7 @@ def curves(result: CaseResult) -> Markup:
     return el(
         "svg",
         _axes(),
-        _decades(scale),
+        decades(scale),
         _blocks(taps),
         _towers(taps),
         _drawn(taps, scale),
@@ -60,21 +37,15 @@ def curves(result: CaseResult) -> Markup:
     )
 
 
-def _scale(taps: Sequence[TapResult]) -> _Scale:
+def _scale(taps: Sequence[TapResult]) -> LogScale:
     errors = [(t.error.overall, t.noise.overall, t.noise.overall * ALLOWED) for t in taps]
-    shown = [e for group in errors for e in group if math.isfinite(e) and e > 0] or [1e-7, 1.0]
-    low, high = math.floor(math.log10(min(shown))), math.ceil(math.log10(max(shown)))
-    return _Scale(low, max(high, low + 2))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f}".rstrip("0").rstrip(".") + "%"
+    return LogScale.around((e for group in errors for e in group), otherwise=(1e-7, 1.0))
 
 
 # ---------------------------------------------------------------------------- the drawing
 
 
-def _drawn(taps: Sequence[TapResult], scale: _Scale) -> Markup:
+def _drawn(taps: Sequence[TapResult], scale: LogScale) -> Markup:
     """The band that is allowed, and the three curves, each strand by itself."""
     band, floor, error, own = [], [], [], []
     for strand in _groups(taps, lambda tap: stream(tap.name)):
@@ -84,24 +55,17 @@ def _drawn(taps: Sequence[TapResult], scale: _Scale) -> Markup:
         ends = [noise[0], *noise, noise[-1]]
         upper = [(x, scale.y(e * ALLOWED)) for x, e in zip(edges, ends, strict=True)]
         lower = [(x, scale.y(e)) for x, e in zip(edges, ends, strict=True)]
-        band.append(_line([*upper, *reversed(lower)]) + "Z")
-        floor.append(_line(lower))
+        band.append(line([*upper, *reversed(lower)]) + "Z")
+        floor.append(line(lower))
         points = zip(at, (t for _, t in strand), strict=True)
-        error.append(_line([(x, scale.y(t.error.overall)) for x, t in points]))
+        error.append(line([(x, scale.y(t.error.overall)) for x, t in points]))
         own += [
-            _line([(x, scale.y(t.own.overall))])
+            line([(x, scale.y(t.own.overall))])
             for x, (_, t) in zip(at, strand, strict=True)
             if t.own is not None
         ]
     parts = {"allowed": band, "noise": floor, "own": own, "error": error}
-    return el(
-        "svg",
-        *(el("path", class_=name, d="".join(drawn)) for name, drawn in parts.items()),
-        viewBox=f"0 0 {_SIZE} {_SIZE}",
-        preserveAspectRatio="none",
-        width="100%",
-        height="100%",
-    )
+    return stretched(*(el("path", class_=name, d="".join(drawn)) for name, drawn in parts.items()))
 
 
 def _groups(
@@ -109,12 +73,6 @@ def _groups(
 ) -> list[list[tuple[int, TapResult]]]:
     """Activations that follow each other and have something in common, with their numbers."""
     return [list(group) for _, group in groupby(enumerate(taps), key=lambda pair: key(pair[1]))]
-
-
-def _line(points: Sequence[tuple[float, float]]) -> str:
-    """A path through points; a single one becomes a dot."""
-    at = " ".join(f"{_SIZE * x:.1f} {_SIZE * y:.0f}" for x, y in points)
-    return f"M{at}" + ("h0" if len(points) == 1 else "")
 
 
 # ---------------------------------------------------------------------------- axes
@@ -126,40 +84,22 @@ def _axes() -> Markup:
     return el("g", up, el("text", "block", x=-8, y="100%", dy=24), class_="titles")
 
 
-def _decades(scale: _Scale) -> Markup:
-    """Lines across, with powers of ten."""
-    step = math.ceil((scale.high - scale.low) / _DECADES)
-    parts = []
-    for power in range(scale.high, scale.low - 1, -step):
-        y = _percent(scale.y(10.0**power))
-        parts += [
-            el("line", x2="100%", y1=y, y2=y),
-            el("text", "10" + str(power).translate(_POWERS), x=-8, y=y, dy=4),
-        ]
-    return el("g", *parts, class_="decades")
-
-
 def _blocks(taps: Sequence[TapResult]) -> Markup:
     """The numbers of the blocks, below; on a narrow screen only some."""
     sections = _groups(taps, lambda tap: tap.section)
     blocks = [s for s in sections if ".blocks." in s[0][1].section]
-    wide, narrow = (_every(len(blocks), fit) for fit in (_WIDE, _NARROW))
+    wide, narrow = (every(len(blocks), fit) for fit in (_WIDE, _NARROW))
     parts = []
     for section in blocks:
         first, last = section[0][0], section[-1][0] + 1
         block = int(section[0][1].section.rpartition(".")[2])
-        x = _percent(first / len(taps))
+        x = percent(first / len(taps))
         parts.append(el("line", x1=x, x2=x, y2="100%"))
         if block % wide == 0:
-            middle = _percent((first + last) / 2 / len(taps))
+            middle = percent((first + last) / 2 / len(taps))
             some = None if block % narrow == 0 else "fine"
             parts.append(el("text", block, x=middle, y="100%", dy=24, class_=some))
     return el("g", *parts, class_="blocks")
-
-
-def _every(count: int, fit: int) -> int:
-    """Of `count` labels show each first, second, fourth, …, so that `fit` remain."""
-    return int(2 ** max(0, math.ceil(math.log2(max(count, 1) / fit))))
 
 
 def _towers(taps: Sequence[TapResult]) -> Markup:
@@ -168,12 +108,12 @@ def _towers(taps: Sequence[TapResult]) -> Markup:
     parts = []
     for group in groups:
         first, last = group[0][0] / len(taps), (group[-1][0] + 1) / len(taps)
-        at: dict[str, object] = {"x": _percent(first), "dx": 4}
+        at: dict[str, object] = {"x": percent(first), "dx": 4}
         if group is not groups[0]:
             parts.append(el("line", x1=at["x"], x2=at["x"], y1=-20, y2="100%"))
             if group is groups[-1]:
                 fine = "fine" if last - first < _LABELLED else None
-                at = {"x": _percent(last), "text_anchor": "end", "class_": fine}
+                at = {"x": percent(last), "text_anchor": "end", "class_": fine}
         parts.append(el("text", _TOWERS[_tower(group[0][1].section)], y=-8, **at))
     return el("g", *parts, class_="towers")
 
@@ -190,12 +130,12 @@ def _wrong_below(taps: Sequence[TapResult]) -> Markup:
     parts = []
     for group in _groups(taps, lambda tap: tap.ok):
         if not group[0][1].ok:
-            x, width = _percent(group[0][0] / len(taps)), _percent(len(group) / len(taps))
+            x, width = percent(group[0][0] / len(taps)), percent(len(group) / len(taps))
             parts.append(el("rect", x=x, y="100%", width=width, height=6))
     return el("g", *parts, class_="wrong-below")
 
 
-def _first_wrong(result: CaseResult, scale: _Scale) -> Iterable[Markup]:
+def _first_wrong(result: CaseResult, scale: LogScale) -> Iterable[Markup]:
     """A ring and a line at the first wrong activation of each stream.
 
     Named half-way up, between what is wrong and what is right, where there are no curves.
@@ -205,7 +145,7 @@ def _first_wrong(result: CaseResult, scale: _Scale) -> Iterable[Markup]:
         if wrong is None:
             continue
         at = (result.taps.index(wrong) + 0.5) / len(result.taps)
-        x, y = _percent(at), _percent(scale.y(wrong.error.overall))
+        x, y = percent(at), percent(scale.y(wrong.error.overall))
         side = {"dx": 8} if at < 0.5 else {"dx": -8, "text_anchor": "end"}
         yield el(
             "g",
@@ -219,12 +159,12 @@ def _first_wrong(result: CaseResult, scale: _Scale) -> Iterable[Markup]:
 
 def _tooltips(taps: Sequence[TapResult]) -> Markup:
     """A stripe per activation that tells its numbers where a mouse rests on it."""
-    width = _percent(1 / max(len(taps), 1))
+    width = percent(1 / max(len(taps), 1))
     return el(
         "g",
         *(
             el("rect", el("title", lines(t.name, _numbers(t))), width=width, height="100%",
-               x=_percent(i / len(taps)))
+               x=percent(i / len(taps)))
             for i, t in enumerate(taps)
         ),
         class_="tooltips",

@@ -6,17 +6,16 @@ logarithmic: what errs by less than a hundredth of the largest is as dark as wha
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 
 from ..ops import Array
+from ..pages.markup import Markup, el, number
+from ..pages.pictures import CIVIDIS, encoded, gradient, ramp
 from .finding import Finding
-from .markup import Markup, el, number
 from .measure import hidden_as_finite
 from .walk import Case
 
@@ -27,8 +26,6 @@ _CELLS = 96  # along a map's side at most: of what is finer the largest is seen
 _CELLS_SMALL = 48  # the same of a map per head
 _NO_TOKEN = -1.0  # cells after a text's end
 _DECADES = 2  # of the colours
-# cividis: alike to the colour-blind, and lighter all the way (Nuñez et al. 2018)
-_COLOURS = ((0, 34, 78), (65, 77, 107), (124, 123, 120), (188, 175, 111), (254, 232, 56))
 _STEPS = 250  # colours of the palette; after them the two of a hatch, and nothing
 _HATCH = ((255, 255, 255), (200, 0, 90))
 _ZOOM = 8  # pixels along a cell where a hatch must be seen
@@ -195,7 +192,7 @@ def _map(maps: Maps, caption: str, cells: Array, top: float) -> Markup:
         wide = f"max-width:{60 + max(28 * columns, 120)}px"
     picture = el(
         "img",
-        src=_data("png", _png(pooled, top)),
+        src=_png(pooled, top),
         alt=f"error {maps.title}: {_peak(maps, cells)}",
         style=style,
     )
@@ -224,10 +221,9 @@ def _peak(maps: Maps, cells: Array) -> str:
 
 def _scale(maps: Maps, top: float) -> Markup:
     """What the colours mean."""
-    stops = ",".join(f"rgb{colour}" for colour in _COLOURS)
     parts = [
         el("span", f"≤ {number(top / 10**_DECADES)}"),
-        el("span", class_="bar", style=f"background:linear-gradient(90deg,{stops})"),
+        el("span", class_="bar", style=f"background:{gradient(CIVIDIS)}"),
         el("span", f"{number(top)} of the typical size"),
     ]
     if any(np.isnan(cells).any() for cells in maps.by_caption.values()):
@@ -244,7 +240,7 @@ def _pooled(cells: Array, most: int) -> Array:
     return cells
 
 
-def _png(cells: Array, top: float) -> bytes:
+def _png(cells: Array, top: float) -> str:
     """A picture of a map: a pixel is a cell, or more are where some must be hatched."""
     from PIL import Image
 
@@ -258,15 +254,11 @@ def _png(cells: Array, top: float) -> bytes:
     colour = np.where(cells < 0, _STEPS + 2, np.where(np.isnan(cells), hatch, colour))
     image = Image.fromarray(colour.astype(np.uint8), "P")
     image.putpalette(_palette().tobytes())
-    written = BytesIO()
-    image.save(written, "PNG", optimize=True, transparency=_STEPS + 2)
-    return written.getvalue()
+    return encoded(image, "png", optimize=True, transparency=_STEPS + 2)
 
 
 def _palette() -> Array:
-    at, stops = np.linspace(0, 1, _STEPS), np.linspace(0, 1, len(_COLOURS))
-    ramp = np.stack([np.interp(at, stops, band) for band in zip(*_COLOURS, strict=True)], axis=1)
-    return np.concatenate([ramp, _HATCH, [[0, 0, 0]]]).astype(np.uint8)
+    return np.concatenate([ramp(CIVIDIS, _STEPS), _HATCH, [[0, 0, 0]]]).astype(np.uint8)
 
 
 def _photograph(image: int | None, case: Case) -> list[Markup]:
@@ -281,10 +273,5 @@ def _photograph(image: int | None, case: Case) -> list[Markup]:
     values = (values - low) / max(high - low, 1e-30) * 255
     picture = Image.fromarray(values.transpose(1, 2, 0).astype(np.uint8))
     picture.thumbnail((224, 224))
-    written = BytesIO()
-    picture.save(written, "JPEG", quality=80)
-    return [el("img", src=_data("jpeg", written.getvalue()), alt=f"image {image}", class_="photo")]
-
-
-def _data(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    source = encoded(picture, "jpeg", quality=80)
+    return [el("img", src=source, alt=f"image {image}", class_="photo")]

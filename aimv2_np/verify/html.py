@@ -1,7 +1,7 @@
 """The result of a verification as one self-contained HTML page.
 
 No scripts, nothing from elsewhere: the verdict, each difference with its cause and pictures, the
-errors by depth, all activations, what was run. curves.py and heatmaps.py draw, markup.py escapes.
+errors by depth, all activations, what was run. curves.py and heatmaps.py draw.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from itertools import groupby
 from pathlib import Path
 
 from .. import __version__
+from ..pages.markup import Markup, document, el, number, times
 from ..writing import written_whole
 from .curves import curves, legend
 from .finding import Cause, Finding, counted
 from .heatmaps import heat_maps
 from .inputs import RAW
 from .locate import ALLOWED, CaseResult, TapResult, stream
-from .markup import Markup, el, number, times
 from .report import (
     FED,
     RECORDED,
@@ -62,27 +62,16 @@ def write_page(path: str | os.PathLike[str], report: Report) -> None:
 def page(report: Report) -> str:
     """The page of a report."""
     style = Path(__file__).with_name("html.css").read_text(encoding="utf-8")
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="color-scheme", content="light dark"),
-        el("title", report.verdict),
-        el("style", Markup(style)),
-    )
     cases = {result.case.name: result.case for result in report.results}
-    body = el(
-        "body",
-        el(
-            "main",
-            _verdict(report),
-            *(_finding(report, f, i, cases[f.wrong.case]) for i, f in enumerate(report.findings)),
-            _by_depth(report),
-            _activations(report),
-            _what_was_run(report),
-        ),
+    main = el(
+        "main",
+        _verdict(report),
+        *(_finding(report, f, i, cases[f.wrong.case]) for i, f in enumerate(report.findings)),
+        _by_depth(report),
+        _activations(report),
+        _what_was_run(report),
     )
-    return "<!DOCTYPE html>\n" + el("html", head, body, lang="en") + "\n"
+    return document(report.verdict, main, style=style)
 
 
 # ---------------------------------------------------------------------------- verdict

@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from html_pages import NAME, Parsed, finding, hostile, pictures, report, tap, verified
+from html_pages import NAME, finding, hostile, report, tap, verified
+from pages import Parsed, pictures
 
 import aimv2_np
 from aimv2_np.config import LiTConfig
 from aimv2_np.errors import AIMv2Error
+from aimv2_np.pages.markup import Markup, el, number, times
 from aimv2_np.trace import activation_names
 from aimv2_np.verify import Case, Report
 from aimv2_np.verify.finding import Cause
 from aimv2_np.verify.html import page, write_page
 from aimv2_np.verify.locate import ALLOWED, CaseResult, TapResult
-from aimv2_np.verify.markup import Markup, el, number, times
 from aimv2_np.verify.measure import Distance
 from aimv2_np.verify.mistakes import every
 

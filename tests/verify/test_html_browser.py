@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from browser import browser, contrast
 from html_pages import hostile, verified
 
 from aimv2_np.verify.html import page
-
-BROWSERS = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "chrome")
-
 
 # ---------------------------------------------------------------------------- in a browser
 
@@ -41,25 +37,6 @@ for (const frame of document.querySelectorAll("iframe")) {
 }
 document.body.textContent = JSON.stringify(seen);
 """
-
-
-def browser() -> str:
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no headless browser found: none of {', '.join(BROWSERS)} is installed")
-    return found
-
-
-def contrast(pair: str) -> float:
-    """Of a text and its ground, by the definition of WCAG 2."""
-    levels = []
-    for colour in pair.split(";"):
-        linear = [
-            c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4
-            for c in (int(n) / 255 for n in re.findall(r"\d+", colour)[:3])
-        ]
-        levels.append(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-    return float((max(levels) + 0.05) / (min(levels) + 0.05))
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -13,11 +13,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from html_pages import Parsed, finding, pictures, report, tap
+from html_pages import finding, report, tap
+from pages import Parsed, pictures
 
+from aimv2_np.pages.markup import number
 from aimv2_np.verify import Case
 from aimv2_np.verify.html import page
-from aimv2_np.verify.markup import number
 from aimv2_np.verify.measure import Distance
 
 BRIGHT, DARK = (254, 232, 56), (0, 34, 78)  # the ends of the colours

@@ -1,15 +1,16 @@
-"""HTML that cannot be broken by what it shows, and numbers as a page shows them."""
+"""HTML that cannot be broken by what it shows, documents, and numbers as a page shows them."""
 
 from __future__ import annotations
 
 import math
 from html import escape
+from pathlib import Path
 
 from ..cli_screen import printable
 
-__all__ = ["Markup", "el", "lines", "number", "times"]
+__all__ = ["Markup", "document", "el", "lines", "number", "times"]
 
-_VOID = ("br", "img", "meta")  # elements that have no end
+_VOID = ("br", "img", "input", "meta")  # elements that have no end
 
 
 class Markup(str):
@@ -39,6 +40,21 @@ def _escaped(value: object) -> str:
 def lines(*parts: str) -> Markup:
     """Several lines, one below the other, as a tooltip shows them."""
     return Markup("&#10;".join(_escaped(part) for part in parts))
+
+
+def document(title: str, *body: Markup, style: str, head: Markup | None = None) -> str:
+    """A page in the shared style followed by its own, and what else belongs into its head."""
+    shared = Path(__file__).with_name("base.css").read_text(encoding="utf-8")
+    head = el(
+        "head",
+        el("meta", charset="utf-8"),
+        head or Markup(""),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", name="color-scheme", content="light dark"),
+        el("title", title),
+        el("style", Markup(f"{shared}\n{style}")),
+    )
+    return "<!DOCTYPE html>\n" + el("html", head, el("body", *body), lang="en") + "\n"
 
 
 # ---------------------------------------------------------------------------- numbers
