@@ -1,6 +1,6 @@
 """What all lessons begin with, written in one place: badges, the way on, the first code cell.
 
-execute.py fills in the lines of a lesson's first cell that begin with these marks.
+execute.py fills in the lines of a lesson's first cell that end with these marks.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def badges(file: str, repository: str = REPOSITORY, branch: str = BRANCH) -> str
     colab = f"https://colab.research.google.com/github/{repository}/blob/{branch}/notebooks/{file}"
     binder = f"https://mybinder.org/v2/gh/{repository}/{branch}?labpath=notebooks/{file}"
     return (
-        f"{BADGES} [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-        f"({colab}) [![Open in Binder](https://mybinder.org/badge_logo.svg)]({binder})"
+        "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+        f"({colab}) [![Open in Binder](https://mybinder.org/badge_logo.svg)]({binder}) {BADGES}"
     )
 
 
@@ -53,7 +53,7 @@ def way(file: Path, titles: dict[str, str]) -> str:
         links.append(f"[solutions]({solutions})")
     if here + 1 < len(names):
         links.append(f"[{titles[names[here + 1]]} →]({names[here + 1]})")
-    return f"{WAY} " + " · ".join(links)
+    return f"{' · '.join(links)} {WAY}".lstrip()
 
 
 def filled(source: str, file: Path, titles: dict[str, str]) -> str:
@@ -61,6 +61,6 @@ def filled(source: str, file: Path, titles: dict[str, str]) -> str:
     made = {BADGES: badges(file.name), WAY: way(file, titles)}
     lines = source.split("\n")
     for i, line in enumerate(lines):
-        mark = next((mark for mark in made if line.startswith(mark)), None)
+        mark = next((mark for mark in made if line.endswith(mark)), None)
         lines[i] = made[mark] if mark else line
     return "\n".join(lines)

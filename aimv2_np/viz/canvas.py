@@ -18,7 +18,6 @@ Figure: TypeAlias = Any
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 AMOUNTS = "cividis"
 SIGNED = "PuOr"
-PICKED = COLOURS[5]
 FAINT = "0.85"
 
 
@@ -66,14 +65,14 @@ def open_frame(ax: Axes) -> None:
     ax.set_axisbelow(True)
 
 
-def outline(ax: Axes, patch: int, columns: int, side: float, colour: str = PICKED) -> None:
-    """A frame around one patch of an image that is drawn in pixels."""
+def outline(ax: Axes, patch: int, columns: int, side: float, colour: str = "white") -> None:
+    """A frame around one patch of an image that is drawn in pixels; it shows on any colour."""
     row, column = divmod(patch, columns)
     left, top = column * side - 0.5, row * side - 0.5
     x = np.array([0, 1, 1, 0, 0]) * side + left
     y = np.array([0, 0, 1, 1, 0]) * side + top
-    ax.plot(x, y, color="white", linewidth=3.5, solid_joinstyle="miter")
-    ax.plot(x, y, color=colour, linewidth=2, solid_joinstyle="miter")
+    ax.plot(x, y, color="black", linewidth=5, solid_joinstyle="miter")
+    ax.plot(x, y, color=colour, linewidth=2.5, solid_joinstyle="miter")
 
 
 def names_or_numbers(names: Sequence[str] | None, count: int) -> list[str]:

@@ -41,14 +41,23 @@ def image(
 
 def _grid(ax: Axes, rows: int, columns: int, patch: int) -> None:
     """Lines between patches, dark over light so that they show on any colour."""
-    for colour, width in (("white", 1.6), ("black", 0.6)):
+    for colour, width in (("white", 1.2), ("black", 0.5)):
         x, y = np.arange(columns + 1) * patch - 0.5, np.arange(rows + 1) * patch - 0.5
-        ax.hlines(y, x[0], x[-1], color=colour, linewidth=width)
-        ax.vlines(x, y[0], y[-1], color=colour, linewidth=width)
+        ax.hlines(y, x[0], x[-1], color=colour, linewidth=width, alpha=0.6)
+        ax.vlines(x, y[0], y[-1], color=colour, linewidth=width, alpha=0.6)
 
 
-def patches(pixels: ArrayLike, patch: int, *, title: str = "", ax: Axes | None = None) -> Any:
-    """The patches of an image as a sheet, apart and numbered row by row, as the model takes them.
+def patches(
+    pixels: ArrayLike,
+    patch: int,
+    *,
+    numbered: bool | None = None,
+    title: str = "",
+    ax: Axes | None = None,
+) -> Any:
+    """The patches of an image as a sheet, apart, row by row, as the model takes them.
+
+    They are numbered if `numbered`; by default if there are no more than 100.
 
     Raises:
         AIMv2Error: the image is smaller than a patch.
@@ -57,16 +66,17 @@ def patches(pixels: ArrayLike, patch: int, *, title: str = "", ax: Axes | None =
     rows, columns = rgb.shape[0] // patch, rgb.shape[1] // patch
     if not rows * columns:
         raise AIMv2Error(f"an image of {rgb.shape[:2]} pixels has no patch of {patch} × {patch}")
-    figure, ax = canvas(ax, width=5.4, height=5.4 * min(2.0, max(0.5, rows / columns)))
+    numbered = rows * columns <= MOST_NUMBERED if numbered is None else numbered
+    figure, ax = canvas(ax, width=5.4, height=5.4 * min(2.0, max(0.3, rows / columns)))
     for i, (row, column) in enumerate(np.ndindex(rows, columns)):
         tile = rgb[row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
         extent = (column + 0.05, column + 0.95, row + 0.95, row + 0.05)
         ax.imshow(tile, extent=extent, interpolation="nearest")
-        if rows * columns <= MOST_NUMBERED:
+        if numbered:
             ax.text(column + 0.1, row + 0.1, str(i), fontsize=7, va="top", bbox=_PLATE)
     ax.set(xlim=(0, columns), ylim=(rows, 0), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
-    words = f"{rows * columns} patches of {patch} × {patch} pixels, numbered row by row from 0."
+    words = f"{rows * columns} patches of {patch} × {patch} pixels, row by row from 0."
     label(ax, title=title, alt=f"{title + ': ' if title else ''}{words}")
     return figure
 

@@ -34,7 +34,10 @@ class Picture(Figure):
         self._said.append(sentence)
 
     def png(self) -> bytes:
-        """The picture as a PNG file, the same bytes for the same picture."""
+        """The picture as a PNG file. The first call's bytes are those of every such picture's first.
+
+        Later ones may differ in some pixels: matplotlib goes on arranging what it arranged.
+        """
         file = BytesIO()
         self.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
         return file.getvalue()
