@@ -34,9 +34,9 @@ class Picture(Figure):
         self._said.append(sentence)
 
     def png(self) -> bytes:
-        """The picture as a PNG file. The first call's bytes are those of every such picture's first.
+        """The picture as a PNG file; the first call gives the same bytes in every run.
 
-        Later ones may differ in some pixels: matplotlib goes on arranging what it arranged.
+        Later calls may move some pixels: matplotlib goes on arranging what it has arranged.
         """
         file = BytesIO()
         self.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
