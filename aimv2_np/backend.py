@@ -9,9 +9,11 @@ entries replaced, built in or offered by a plug-in under the entry-point group
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial, wraps
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -19,12 +21,21 @@ from . import layers, ops
 from .errors import BackendUnavailable
 from .weights.tree import with_blocks
 
-__all__ = ["AUTO", "NUMPY", "Backend", "available_backends", "get_backend", "host_dtype"]
+__all__ = [
+    "AUTO",
+    "NUMPY",
+    "Backend",
+    "available_backends",
+    "get_backend",
+    "host_dtype",
+    "in_scope",
+]
 
 ENTRY_POINT_GROUP = "aimv2_np.backends"
 AUTO = "numba"  # what "auto" stands for: the fastest on a CPU
 
 Op = Callable[..., Any]
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _as_they_are(params: Any, dtype: str) -> Any:
@@ -51,26 +62,33 @@ class Backend:
     the other can be packed or uploaded: `with_blocks(params, lambda blocks: tuple(map(pack,
     blocks)))` of weights/tree.py. Reading them finds what is wrong with a file, so it must do so.
 
+    `offloads`: images are prepared in threads while the device computes, those of one size run as
+    one batch, and results, which `fetch` begins to bring to the host, are waited for when the next
+    batch is on its way.
+
     Pixels that lie on the backend's device, from `normalize` or a user, come through `from_dlpack`,
     and `asarray` casts them.
 
     Parameters are what `prepare` returned. Activations are what `asarray` and the ops return; they
-    must support `+`, `*`, `@`, indexing, `reshape`, `swapaxes`, `shape` and `T`. Token ids,
+    must support `+`, `*`, indexing, `reshape`, `swapaxes`, `shape` and `T`, and `@` with what
+    `softmax` returns. Token ids,
     `key_mask` and the index of each text's end arrive as NumPy arrays.
     """
 
     name: str
     dtypes: tuple[str, ...]
-    host_threads: int = 0  # that prepare images meanwhile, where it is not the CPU that computes
+    offloads: bool = False  # a device computes, and the host goes on
 
+    scope: Op = nullcontext  # () -> a context in which operators on its arrays are right
     asarray: Op = np.asarray  # (host array, dtype) -> array
     to_numpy: Op = np.asarray  # array -> host array
+    fetch: Op = lambda x: partial(np.asarray, x)  # array -> a function that waits for the host's
     concatenate: Op = np.concatenate  # (arrays, axis) -> array
     from_dlpack: Op = np.from_dlpack  # another library's array on this device -> array
     broadcast_to: Op = np.broadcast_to  # (array, shape) -> array
     prepare: Op = _as_they_are  # (params, dtype) -> params, once per load: upload, pack
 
-    normalize: Op = ops.normalize  # host bytes (Y, X, C), (C, 256) values -> pixels (C, Y, X)
+    normalize: Op = ops.normalize  # host bytes (..., Y, X, C), (C, 256) values -> (..., C, Y, X)
     patch_embed: Op = ops.patch_embed  # (B, C, Y, X) -> (B, N, D)
     embed_tokens: Op = ops.embed_tokens  # (B, T) -> (B, T, D)
     rms_norm: Op = ops.rms_norm  # (..., D) -> (..., D)
@@ -87,6 +105,17 @@ class Backend:
 
 
 NUMPY = Backend("numpy", dtypes=("float32", "float64"))
+
+
+def in_scope(method: Method) -> Method:
+    """A method of a model that computes with operators, in the scope of its backend."""
+
+    @wraps(method)
+    def run(self: Any, *args: Any, **how: Any) -> Any:
+        with self.backend.scope():
+            return method(self, *args, **how)
+
+    return cast(Method, run)
 
 
 def host_dtype(dtype: str) -> np.dtype[Any]:

@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 
 from .errors import AIMv2Warning, ImageError, warn
 
-__all__ = ["ImageSource", "as_list", "describe", "load_image", "only_rgb", "open_image", "to_rgb"]
+__all__ = [
+    "ImageSource",
+    "as_list",
+    "describe",
+    "load_image",
+    "no_image",
+    "only_rgb",
+    "open_image",
+    "to_rgb",
+]
 
 ImageSource: TypeAlias = str | os.PathLike[str] | PIL.Image.Image | NDArray[np.uint8]
 Opened: TypeAlias = PIL.Image.Image | NDArray[np.uint8]
@@ -56,8 +65,13 @@ def as_list(images: Any) -> list[Any]:
     else:
         several = [images]
     if not several:
-        raise ImageError("expected an image or a list of images, found no image at all")
+        raise no_image()
     return several
+
+
+def no_image() -> ImageError:
+    """The error for a collection with nothing in it."""
+    return ImageError("expected an image or a list of images, found no image at all")
 
 
 def load_image(source: Any, *, exif: bool = True, position: str = "") -> PIL.Image.Image:

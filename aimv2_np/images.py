@@ -26,6 +26,7 @@ from .errors import ConfigError, ImageError
 from .image_files import ImageSource, as_list, describe, load_image, only_rgb, open_image, to_rgb
 from .ops import normalize
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 __all__ = ["ImageProcessor", "ImageSource", "as_list", "load_image"]
@@ -100,18 +101,19 @@ class ImageProcessor:
     def crops(self, images: Any, *, exif: bool, threads: int = 0) -> Iterator[NDArray[np.uint8]]:
         """Each image upright, resized and cropped, not normalised: (Y, X, 3), one after the other.
 
-        That many threads prepare as many of the next ones.
+        Iterators are read as far as needed. That many threads prepare as many of the next images.
         """
-        sources = as_list(images)
+        sources = images if isinstance(images, Iterator) else as_list(images)
+        of = f" of {len(sources)}" if isinstance(sources, list) else ""
 
-        def crop(at: int) -> NDArray[np.uint8]:
-            position = f"image {at + 1} of {len(sources)}" if len(sources) > 1 else ""
-            where = describe(sources[at], position)
-            image = open_image(sources[at], exif, where)
+        def crop(source: tuple[int, Any]) -> NDArray[np.uint8]:
+            at, given = source
+            where = describe(given, "" if of == " of 1" else f"image {at}{of}")
+            image = open_image(given, exif, where)
             convert = to_rgb if self.do_convert_rgb else only_rgb
             return self._crop(convert(image, where), where)
 
-        return _map_ahead(crop, range(len(sources)), threads)
+        return _map_ahead(crop, enumerate(sources, 1), threads)
 
     def picture(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         """What preprocessed pixels (3, Y, X) show, uint8 (Y, X, 3).
@@ -164,7 +166,7 @@ class ImageProcessor:
         return table
 
 
-def _map_ahead(function: Callable[[int], T], items: Iterable[int], threads: int) -> Iterator[T]:
+def _map_ahead(function: Callable[[S], T], items: Iterable[S], threads: int) -> Iterator[T]:
     """As `map`, with so many of the next results made in threads."""
     if threads == 0:
         yield from map(function, items)

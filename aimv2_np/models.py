@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import layers
-from .backend import NUMPY, Backend, host_dtype
+from .backend import NUMPY, Backend, host_dtype, in_scope
 from .checks import check_pixels, check_some, check_tokens
 from .config import LiTConfig, TextConfig, VisionConfig
 from .ops import Array, resample_positions, sincos_positions
@@ -53,6 +53,7 @@ class Encoder(Generic[Config, Params]):
 class VisionEncoder(Encoder[VisionConfig, VisionParams]):
     """AIMv2's vision encoder: patch embedding, positions, blocks, final norm, perhaps a head."""
 
+    @in_scope
     def forward(
         self, pixel_values: ArrayLike, interpolate: bool = False, *, tap: Tap = NO_TAP
     ) -> tuple[Array, Array | None]:
@@ -60,6 +61,7 @@ class VisionEncoder(Encoder[VisionConfig, VisionParams]):
         x = self.transformer(self.embed(pixel_values, interpolate, tap), tap.scope("vision."))
         return self.finish(x, tap.scope("vision."))
 
+    @in_scope
     def packed(self, images: Sequence[Array]) -> list[tuple[Array, Array | None]]:
         """`forward` of each image, (C, Y, X) and of any size, with one run through the blocks.
 
@@ -90,12 +92,8 @@ class VisionEncoder(Encoder[VisionConfig, VisionParams]):
         pool = be.attention_pool if tap is NO_TAP else layers.attention_pool
         return x, pool(be, x, p.head, c.num_attention_heads, tap=tap)
 
-    @cached_property
-    def positions(self) -> Callable[[int, int], Array]:
-        """The position embedding for images of a size in pixels, (N, D); the latest are kept."""
-        return lru_cache(maxsize=4)(self._positions)
-
-    def _positions(self, height: int, width: int) -> Array:
+    def positions(self, height: int, width: int) -> Array:
+        """The position embedding for images of a size in pixels, (N, D)."""
         table, c, be = self.params.pos_embed, self.config, self.backend
         rows, columns = height // c.patch_size, width // c.patch_size
         if table is not None and rows == columns == c.grid_size:
@@ -128,6 +126,7 @@ class TextEncoder(Encoder[TextConfig, TextParams]):
     token; padding repeats that token, so the last one would be wrong.
     """
 
+    @in_scope
     def forward(
         self, input_ids: ArrayLike, attention_mask: ArrayLike | None = None, *, tap: Tap = NO_TAP
     ) -> tuple[Array, Array]:
@@ -178,6 +177,7 @@ class LiT:
         log_scale = self.backend.to_numpy(self.params.log_logit_scale)
         return np.asarray(np.exp(np.clip(log_scale, 0, math.log(self.config.max_logit_scale))))
 
+    @in_scope
     def join(self, image: Array | None, text: Array | None, tap: Tap = NO_TAP) -> dict[str, Array]:
         """Pooled features (B, D) and (K, D) to embeddings and, given both, logits each way."""
         be, p, out = self.backend, self.params, {}

@@ -86,8 +86,8 @@ def l2_normalize(x: Array) -> Array:
 
 
 def normalize(image: Array, values: Array) -> Array:
-    """Bytes (Y, X, C) to pixels (C, Y, X): `values` (C, 256) holds what each byte stands for."""
-    return np.stack([values[c][image[..., c]] for c in range(len(values))])
+    """Bytes (..., Y, X, C) to pixels (..., C, Y, X): `values` (C, 256), what each stands for."""
+    return np.stack([values[c][image[..., c]] for c in range(len(values))], axis=-3)
 
 
 def cut_patches(pixels: Array, patch: int) -> Array:
@@ -123,10 +123,11 @@ def sincos_positions(rows: int, columns: int, width: int, dtype: Any) -> Array:
     (aim/v1 get_2d_sincos_pos_embed, after ViT-MAE).
     """
     frequency = 10000.0 ** (-np.arange(width // 4) / (width // 4))
-    y, x = np.divmod(np.arange(rows * columns), columns)
-    x_angle, y_angle = np.outer(x, frequency), np.outer(y, frequency)
-    parts = [np.sin(x_angle), np.cos(x_angle), np.sin(y_angle), np.cos(y_angle)]
-    return np.concatenate(parts, axis=1).astype(dtype)
+    x, y = (np.outer(np.arange(count), frequency) for count in (columns, rows))
+    grid = np.empty((rows, columns, 4, width // 4), dtype)
+    grid[:, :, 0], grid[:, :, 1] = np.sin(x), np.cos(x)
+    grid[:, :, 2], grid[:, :, 3] = np.sin(y)[:, None], np.cos(y)[:, None]
+    return grid.reshape(rows * columns, width)
 
 
 def resample_positions(table: Array, rows: int, columns: int) -> Array:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from . import ops
 from .config import NATIVE_PATCHES
 from .errors import AIMv2Error, ConfigError, ImageError, TokenizerError
-from .image_files import as_list, describe
+from .image_files import as_list, describe, no_image
 from .models import LiT, VisionEncoder
 from .outputs import Classification, HostArray
 from .tokenizer import Tokenizer, Tokens, as_texts
@@ -30,6 +30,7 @@ PROMPT = "a photo of {}"  # what `classify` puts around a text unless told other
 # Patches that run at once, unless one image has more: images together then take no more memory than
 # one of the largest size that the native checkpoint was trained on.
 PATCH_BATCH = NATIVE_PATCHES[1]
+THREADS = min(os.cpu_count() or 1, 8)  # that prepare images for a device
 TEXT_BATCH = 64  # prompts that run at once in encode_text, so that memory stays bounded
 
 
@@ -63,26 +64,33 @@ class ImageMethods:
     def patch_features(self, images: Any, *, exif: bool = True) -> Any:
         """Features after the final norm: (B, N, D), or a list of (N_i, D) for a native model.
 
-        An image's numbers do not depend on its neighbours: they are those it has alone.
+        An image's numbers do not depend on its neighbours: they are those it has alone, unless a
+        device computes, whose products may round otherwise in a larger batch.
         """
-        each = self._encoded(images, exif)
-        features = [self.vision.backend.to_numpy(patches)[0] for patches, _ in each]
+        features = list(self._each(images, exif, lambda x, pooled: x))
         return features if self.vision.config.is_native else np.stack(features)
 
-    def _encoded(self, images: Any, exif: bool) -> Iterator[tuple[Any, Any]]:
-        """`vision.forward` of each image, in packed batches of bounded size.
+    def _each(
+        self, images: Any, exif: bool, wanted: Callable[[Any, Any], Any]
+    ) -> Iterator[HostArray]:
+        """What is wanted of each image's features and pooled vector, in batches of bounded size."""
+        be = self.vision.backend
+        crops = self.processor.crops(images, exif=exif, threads=THREADS if be.offloads else 0)
+        waiting: list[Any] = []  # what the device may still be computing
+        for batch in _batches(crops, self.vision.config.patch_size):
+            queued = [be.fetch(wanted(*outputs)) for outputs in self._outputs(batch)]
+            ready, waiting = (waiting, queued) if be.offloads else (queued, [])
+            for fetched in ready:
+                yield from fetched()
+        for fetched in waiting:
+            yield from fetched()
 
-        Where a device computes, it does so while the host prepares the next batch.
-        """
+    def _outputs(self, crops: list[HostArray]) -> list[tuple[Any, Any]]:
+        """`vision.forward` of all at once, or of each, which then has the numbers it has alone."""
         be, values = self.vision.backend, self.processor.values
-        crops = self.processor.crops(images, exif=exif, threads=be.host_threads)
-        pixels = (be.normalize(crop, values) for crop in crops)
-        waiting: list[tuple[Any, Any]] = []  # what the device may still be computing
-        for batch in _batches(pixels, self.vision.config.patch_size):
-            queued = self.vision.packed(batch)
-            yield from waiting if be.host_threads else queued
-            waiting = queued if be.host_threads else []
-        yield from waiting
+        if be.offloads and len({crop.shape for crop in crops}) == 1:
+            return [self.vision.forward(be.normalize(np.stack(crops), values))]
+        return self.vision.packed([be.normalize(crop, values) for crop in crops])
 
 
 class VisionPipeline(ImageMethods, VisionEncoder):
@@ -101,16 +109,15 @@ class VisionPipeline(ImageMethods, VisionEncoder):
             ConfigError: no `pool`, for a checkpoint without a pooling head that was trained.
         """
         if pool is None and self.config.use_head:
-            pooled = [x for _, x in self._encoded(images, exif)]
-            vectors: HostArray = self.backend.to_numpy(self.backend.concatenate(pooled, axis=0))
+            vectors = np.stack([*self._each(images, exif, lambda x, pooled: pooled)])
             return ops.l2_normalize(vectors) if normalize else vectors
         if pool != "mean":
             raise ConfigError(
                 f"{self.name} has no image embedding of its own: pass pool='mean' for the mean "
                 f"of its patch features (found pool={pool!r})"
             )
-        each = self._encoded(images, exif)
-        vectors = np.stack([self.backend.to_numpy(x)[0].mean(axis=0) for x, _ in each])
+        each = self._each(images, exif, lambda x, pooled: x)
+        vectors = np.stack([features.mean(axis=0) for features in each])
         return ops.l2_normalize(vectors) if normalize else vectors
 
     def trace(
@@ -166,8 +173,8 @@ class LiTPipeline(ImageMethods, LiT):
     def encode_image(self, images: Any, *, normalize: bool = True, exif: bool = True) -> HostArray:
         """Embeddings of images, (B, projection width), each as it is alone."""
         be, projector = self.backend, self.params.image_projector
-        projected = [be.linear(x, projector) for _, x in self._encoded(images, exif)]
-        features: HostArray = be.to_numpy(be.concatenate(projected, axis=0))
+        each = self._each(images, exif, lambda x, pooled: be.linear(pooled, projector))
+        features = np.stack([*each])
         return ops.l2_normalize(features) if normalize else features
 
     def encode_text(self, texts: str | Sequence[str], *, normalize: bool = True) -> HostArray:
@@ -257,17 +264,19 @@ def frame(texts: Iterable[str], prompt: str) -> list[str]:
     return [prompt.replace("{}", text) for text in texts]
 
 
-def _batches(pixels: Iterable[HostArray], patch: int) -> Iterator[list[HostArray]]:
-    """Images (C, Y, X) in their order, as many at a time as PATCH_BATCH allows, at least one."""
+def _batches(crops: Iterable[HostArray], patch: int) -> Iterator[list[HostArray]]:
+    """Images (Y, X, C) in their order, as many at a time as PATCH_BATCH allows, at least one."""
     batch: list[HostArray] = []
     patches = 0
-    for image in pixels:
-        more = (image.shape[1] // patch) * (image.shape[2] // patch)
+    for image in crops:
+        more = (image.shape[0] // patch) * (image.shape[1] // patch)
         if batch and patches + more > PATCH_BATCH:
             yield batch
             batch, patches = [], 0
         batch.append(image)
         patches += more
+    if not batch:
+        raise no_image()
     yield batch
 
 

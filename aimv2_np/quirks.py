@@ -23,6 +23,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from . import ops
+from .backend import in_scope
 from .checks import check_pixels
 from .errors import BackendUnavailable, ConfigError, ImageError
 from .models import TextEncoder, VisionEncoder
@@ -212,6 +213,7 @@ class _Quirky:
 class QuirkyVision(_Quirky, VisionEncoder):
     """A vision encoder with quirks."""
 
+    @in_scope
     def forward(
         self, pixel_values: ArrayLike, interpolate: bool = False, *, tap: Tap = NO_TAP
     ) -> tuple[Array, Array | None]:
@@ -241,6 +243,7 @@ class QuirkyVision(_Quirky, VisionEncoder):
             )
         return pixels
 
+    @in_scope
     def packed(self, images: Sequence[Array]) -> list[tuple[Array, Array | None]]:
         """`forward` of each image, (C, Y, X) and of any size, one by one."""
         return [self.forward(image[None]) for image in images]
@@ -249,6 +252,7 @@ class QuirkyVision(_Quirky, VisionEncoder):
 class QuirkyText(_Quirky, TextEncoder):
     """A text encoder with quirks."""
 
+    @in_scope
     def forward(
         self, input_ids: ArrayLike, attention_mask: ArrayLike | None = None, *, tap: Tap = NO_TAP
     ) -> tuple[Array, Array]:

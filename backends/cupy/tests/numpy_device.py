@@ -7,6 +7,7 @@ that a kernel reads, a launch has as many blocks as the work needs.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -43,13 +44,19 @@ class Recording:
 class NumpyDevice:
     """The same as `Cuda`, in NumPy. `memory` is how many bytes `empty` arrays may take."""
 
-    out_of_memory = MemoryError
+    out_of_memory = (MemoryError,)
+    failures = (FloatingPointError,)
 
     def __init__(self, memory: float = np.inf) -> None:
         self.memory = memory
-        self.recorded: list[Callable[[], None]] | None = None
+        self._thread = threading.local()  # recording is a thread's own matter
         self.xp: Any = Recording(self)
         self.held: list[weakref.ref[Array]] = []
+
+    @property
+    def recorded(self) -> list[Callable[[], None]] | None:
+        """What this thread has recorded so far, if it is recording."""
+        return getattr(self._thread, "recorded", None)
 
     def empty(self, shape: Any, dtype: Any = float) -> Array:
         """Full of NaN, so that what is read before it was written shows."""
@@ -70,8 +77,14 @@ class NumpyDevice:
     def from_dlpack(self, given: Any) -> Array:
         return given if isinstance(given, np.ndarray) else np.from_dlpack(given)
 
-    def to_numpy(self, array: Array) -> Any:
-        return np.array(array)
+    def upload(self, images: Any) -> Array:
+        assert images.dtype == np.uint8
+        return np.array(images)
+
+    def fetch(self, array: Array) -> Callable[[], Any]:
+        assert self.recorded is None
+        host = np.array(array)
+        return lambda: host
 
     def adopt(self, array: Array, source: Any) -> Array:
         return array if source is self else array.copy()
@@ -85,9 +98,9 @@ class NumpyDevice:
         return 0
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        self.recorded = launches = []
+        self._thread.recorded = launches = []
         work()
-        self.recorded = None
+        self._thread.recorded = None
 
         def replay() -> None:
             for launch in launches:
@@ -114,7 +127,8 @@ class NumpyDevice:
         for array in (x, weight, out):
             assert array.flags.c_contiguous
             assert array.ndim == 2
-        assert x.dtype == weight.dtype == out.dtype
+        assert x.dtype == weight.dtype
+        assert out.dtype in (x.dtype, np.float32)
         wide = [array.astype(np.float32) for array in (x, weight)]
         if tf32:
             wide = [rounded(array, "float16") for array in wide]  # as many bits, in this range
@@ -133,6 +147,11 @@ class NumpyDevice:
         assert all(n > 0 for n in grid)
         assert all(n < 65536 for n in grid[1:])
         KERNELS[kernel](grid, *args)
+
+
+def rms_norm_stream(grid: Any, x: Array, *args: Any) -> None:
+    assert x.dtype == np.float32
+    rms_norm(grid, x, *args)
 
 
 def rms_norm(grid: Any, x: Array, weight: Array, out: Array, width: int, eps: float) -> None:
@@ -158,12 +177,12 @@ def patchify(
 
 
 def normalize(
-    grid: Any, image: Array, values: Array, pixels: Array, channels: int, height: int, width: int
+    grid: Any, images: Array, values: Array, pixels: Array, channels: int, height: int, width: int
 ) -> None:
-    assert (image.dtype, values.dtype, pixels.dtype) == (np.uint8, np.float32, np.float32)
-    assert image.shape == (height, width, channels)
-    assert grid == (height,)
-    pixels[...] = ops.normalize(image, values)
+    assert (images.dtype, values.dtype, pixels.dtype) == (np.uint8, np.float32, np.float32)
+    assert pixels.shape[1:] == (channels, height, width)
+    assert grid == (len(pixels) * height,)
+    pixels[...] = ops.normalize(images.reshape(-1, height, width, channels), values)
 
 
 def pool(
@@ -211,6 +230,7 @@ def attention(
 
 KERNELS = {
     "rms_norm": rms_norm,
+    "rms_norm_stream": rms_norm_stream,
     "swiglu": swiglu,
     "normalize": normalize,
     "patchify": patchify,

@@ -15,6 +15,7 @@ from aimv2_np.backend import NUMPY
 from aimv2_np.errors import AIMv2Warning
 from aimv2_np.testing import random_models
 from aimv2_np_cupy import executor
+from aimv2_np_cupy.device import STORED
 from aimv2_np_cupy.executor import Executor, Layers, Packed, bucket, shares
 from aimv2_np_cupy.replicas import Replicas, divided
 from aimv2_np_cupy.table import table
@@ -192,6 +193,32 @@ def test_a_mask_with_holes_is_composed() -> None:
     np.testing.assert_allclose(found, right, atol=2e-5)
 
 
+def test_queues_do_not_share_memory() -> None:
+    """What one stream has not read yet, another one must not overwrite."""
+    device = Noting()
+    one, how = Executor(device), blocks(device)
+    for queue in ("a", "b", "a", "b"):
+        device.queue = lambda queue=queue: queue  # type: ignore[method-assign,assignment,misc]
+        run(one, how, tokens(5), (5,))
+    assert [key[-1] for key in one.plans] == ["a", "b"]
+    first, second = one.plans.values()
+    assert first.stream is not second.stream
+
+
+def test_the_residual_stream_is_float32() -> None:
+    """In 16 bits a large one would swallow what blocks add."""
+    device = NumpyDevice()
+    one, how = Executor(device), blocks(device, "bfloat16")
+    x = device.asarray(tokens(5), STORED["bfloat16"])
+    right = expected(x.astype(np.float32), (5,))
+    run(one, how, x, (5,))
+    (plan,) = one.plans.values()
+    assert plan.stream.dtype == np.float32
+    off = np.abs(plan.stream[:5] - right).max()
+    in_16_bits = np.abs(plan.stream[:5].astype(x.dtype).astype(np.float32) - right).max()
+    assert off < in_16_bits
+
+
 def test_threads_do_not_meet_in_one_memory() -> None:
     device = NumpyDevice()
     one, how = Executor(device), blocks(device)
@@ -218,6 +245,8 @@ def test_shares_of_bounded_size() -> None:
     assert found([4, 4, 4], 12) == [(0, 3, 0, 12)]
     assert found([4, 4, 4], 8) == [(0, 2, 0, 8), (2, 3, 8, 12)]
     assert found([9, 1, 1], 4) == [(0, 1, 0, 9), (1, 3, 9, 11)]
+    parts = found([1] * 70_000, 70_000)  # a grid takes no more
+    assert parts == [(0, 65535, 0, 65535), (65535, 70_000, 65535, 70_000)]
 
 
 def needed(lengths: tuple[int, ...]) -> int:
@@ -261,8 +290,8 @@ def test_devices_get_even_shares() -> None:
         return [(k, s.start, s.stop, r.start, r.stop) for k, s, r in divided(lengths, among)]
 
     assert found([4, 4, 4, 4], 2) == [(0, 0, 2, 0, 8), (1, 2, 4, 8, 16)]
-    assert found([4] * 5, 2) == [(0, 0, 2, 0, 8), (1, 2, 5, 8, 20)]
-    assert found([7], 2) == [(1, 0, 1, 0, 7)]
+    assert found([4] * 5, 2) == [(0, 0, 3, 0, 12), (1, 3, 5, 12, 20)]
+    assert found([7], 2) == [(0, 0, 1, 0, 7)]
     assert found([9, 1, 1], 2) == [(0, 0, 1, 0, 9), (1, 1, 3, 9, 11)]
     rng = np.random.default_rng(0)
     for _ in range(200):

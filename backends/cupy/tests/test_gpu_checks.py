@@ -65,11 +65,14 @@ WRITES = {"swiglu": 1, "pool": 3, "patchify": 1, "attention_128": 3, "attention_
 def test_a_norm_that_is_wrong_shows(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """In all that contains it."""
 
+    right = numpy_device.rms_norm
+
     def broken(grid: Any, x: Any, weight: Any, out: Any, width: int, eps: float) -> None:
-        numpy_device.rms_norm(grid, x, weight, out, width, eps)
+        right(grid, x, weight, out, width, eps)
         out *= out.dtype.type(1.25)
 
-    monkeypatch.setitem(numpy_device.KERNELS, "rms_norm", broken)
+    for kernel in ("rms_norm", "rms_norm_stream"):
+        monkeypatch.setitem(numpy_device.KERNELS, kernel, broken)
     assert wrong(gpu, "bfloat16") == {"rms_norm", "attention", "swiglu"}
 
 

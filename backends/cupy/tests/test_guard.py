@@ -44,7 +44,7 @@ def test_every_entry_runs_on_the_device() -> None:
 
         return run
 
-    entries = {f.name: getattr(plain, f.name) for f in fields(plain)}
+    entries = {f.name: getattr(plain, f.name) for f in fields(plain) if f.name != "scope"}
     watched = replace(plain, **{n: seen(e) for n, e in entries.items() if callable(e)})
     be = guarded(watched, here)
     model = random_models.make("lit")
@@ -59,6 +59,47 @@ def test_every_entry_runs_on_the_device() -> None:
             case.pixel_values, case.input_ids, case.attention_mask
         ).logits_per_image,
     )
+
+
+def test_what_a_library_raises_is_ours() -> None:
+    def broken(*_: Any) -> Any:
+        raise FloatingPointError("cudaErrorIllegalAddress: an illegal address\nmore")
+
+    be = guarded(replace(table(NumpyDevice()), linear=broken), Here())
+    with pytest.raises(BackendUnavailable, match="the GPU failed: cudaErrorIllegal.* address$"):
+        be.linear(np.ones((1, 2)), np.ones((2, 2)))
+
+
+def test_operators_run_there_too() -> None:
+    """`x + positions` is no entry of the table, and CuPy computes it where the thread is."""
+    here = Here()
+
+    class Watched(np.ndarray[Any, Any]):
+        def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **how: Any) -> Any:
+            assert here.depth > 0, ufunc
+            plain = [a.view(np.ndarray) if isinstance(a, Watched) else a for a in args]
+            return getattr(ufunc, method)(*plain, **how).view(Watched)
+
+        def __getitem__(self, key: Any) -> Any:
+            assert here.depth > 0, key
+            return super().__getitem__(key)
+
+    plain = table(NumpyDevice())
+
+    def watched(op: Any) -> Any:
+        return lambda *args, **how: op(*args, **how).view(Watched)
+
+    made = {
+        name: watched(getattr(plain, name))
+        for name in ("patch_embed", "embed_tokens", "rms_norm", "linear", "transformer")
+    }
+    be = guarded(replace(plain, **made, scope=here.current), here)
+    model = random_models.make("lit")
+    moved = type(model)(model.config, be.prepare(model.params, "float32"), be, "float32")
+    case, _ = random_models.cases("lit")
+    moved(case.pixel_values, case.input_ids, case.attention_mask, as_numpy=False)
+    moved.vision.packed([*case.pixel_values])
+    assert here.depth == 0
 
 
 def test_memory_that_runs_out_is_said() -> None:

@@ -58,6 +58,19 @@ def test_rms_norm(host, width, threads):
     assert untouched()
 
 
+@pytest.mark.parametrize("width", [1, 33, 64, 200])
+def test_rms_norm_of_the_stream(host, width):
+    """It is float32 whatever the weights are, so that only the result is rounded."""
+    rng = np.random.default_rng(width)
+    x = (rng.normal(size=(3, width)) * [[1e-2], [1], [100]]).astype(np.float32)
+    weight = host.array(rng.normal(size=width))
+    y, untouched = host.result(x.shape)
+    host.launch("rms_norm_stream", (3,), 64, x, weight, y, c_int(width), c_float(1e-5))
+    expected = ops.rms_norm(x.astype(float), weight.astype(float), float(np.float32(1e-5)))
+    assert units(host, y, expected) < bound(host, float32=6)
+    assert untouched()
+
+
 def test_a_row_is_normed_alike_in_any_batch(host):
     rng = np.random.default_rng(0)
     x, weight = host.array(rng.normal(size=(4, 200))), host.array(rng.normal(size=200))
@@ -97,15 +110,17 @@ def test_patchify(host, shape):
     assert untouched()
 
 
-@pytest.mark.parametrize("shape", [(28, 42, 3), (1, 1, 1), (31, 5, 3), (7, 300, 4)])
+@pytest.mark.parametrize("shape", [(2, 28, 42, 3), (1, 1, 1, 1), (3, 31, 5, 3), (1, 7, 300, 4)])
 def test_normalize(host_of, shape):
     host, rng = host_of("float32"), np.random.default_rng(0)
-    image = rng.integers(256, size=shape, dtype=np.uint8)
-    values = rng.normal(size=(shape[2], 256)).astype(np.float32)
-    pixels, untouched = host.result((shape[2], *shape[:2]))
-    sizes = map(c_int, pixels.shape)
-    host.launch("normalize", (shape[0],), 96, image, values, pixels, *sizes)
-    np.testing.assert_array_equal(pixels, ops.normalize(image, values))
+    batch, height, width, channels = shape
+    images = rng.integers(256, size=shape, dtype=np.uint8)
+    values = rng.normal(size=(channels, 256)).astype(np.float32)
+    pixels, untouched = host.result((batch, channels, height, width))
+    sizes = map(c_int, (channels, height, width))
+    host.launch("normalize", (batch * height,), 96, images, values, pixels, *sizes)
+    expected = np.stack([values[c][images[..., c]] for c in range(channels)], axis=1)
+    np.testing.assert_array_equal(pixels, expected)
     assert untouched()
 
 

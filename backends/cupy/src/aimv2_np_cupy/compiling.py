@@ -28,7 +28,7 @@ class Kernel:
 
 
 KERNELS = {
-    "rms_norm": Kernel(("rms_norm",)),
+    "rms_norm": Kernel(("rms_norm", "rms_norm_stream")),
     "swiglu": Kernel(("swiglu",)),
     "normalize": Kernel(("normalize",), ("float32",)),
     "patchify": Kernel(("patchify",)),
@@ -95,9 +95,13 @@ def file_of(entry: str) -> str:
 
 
 def include_dirs() -> list[Path]:
-    """Where NVRTC finds cuda_fp16.h and its like: in NVIDIA's wheels, or in a toolkit."""
+    """Where NVRTC finds cuda_fp16.h and its like: in NVIDIA's wheels of its CUDA, or a toolkit."""
+    from cupy_backends.cuda.libs import nvrtc
+
+    of_13 = nvrtc.getVersion()[0] >= 13
+    wheels = [folder for folder in wheel_include_dirs() if (folder.parent.name == "cu13") == of_13]
     toolkit = Path(os.environ.get("CUDA_PATH", "/usr/local/cuda")) / "include"
-    return [*wheel_include_dirs(), *([toolkit] if toolkit.is_dir() else [])]
+    return [*wheels, *([toolkit] if toolkit.is_dir() else [])]
 
 
 def wheel_include_dirs() -> list[Path]:

@@ -40,8 +40,21 @@ class CudnnAttention:
 
     def prepared(
         self, xp: Any, qkv: Array, out: Array, batch: int, heads: int, causal: bool
+    ) -> Callable[[int], None] | None:
+        """What runs ops.attention of `qkv` (B·N, 3·D) into `out` (B·N, D), given a stream.
+
+        None, and a warning, where cuDNN refuses the shape.
+        """
+        try:
+            return self._prepared(xp, qkv, out, batch, heads, causal)
+        except Exception as error:
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            warn(f"cuDNN refuses this attention, our own runs instead: {said}")
+            return None
+
+    def _prepared(
+        self, xp: Any, qkv: Array, out: Array, batch: int, heads: int, causal: bool
     ) -> Callable[[int], None]:
-        """What runs ops.attention of `qkv` (B·N, 3·D) into `out` (B·N, D), given a stream."""
         cudnn, width = self.cudnn, out.shape[1]
         tokens, head = len(out) // batch, width // heads
         kind = getattr(cudnn.data_type, {"float16": "HALF", "bfloat16": "BFLOAT16"}[str(out.dtype)])

@@ -6,19 +6,23 @@ strides and launches are judged where there is no GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache, cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import ml_dtypes
 import numpy as np
 
-from .blas import Blas, load
-from .cudnn_attention import FROM, CudnnAttention, installed
-from .upload import Upload
+from aimv2_np.errors import BackendUnavailable
 
-__all__ = ["STORED", "Cuda", "Device", "stored"]
+from .blas import Blas, BlasError, load
+from .compiling import CompilationFailed, compile_cubin, file_of, include_dirs
+from .cudnn_attention import FROM, CudnnAttention, installed
+from .transfer import Download, Upload
+
+__all__ = ["STORED", "Cuda", "Device", "MemoryIsFull", "stored"]
 
 Array = Any
 # In which numbers of a dtype are kept; tf32 rounds only what is multiplied.
@@ -30,6 +34,10 @@ STORED: dict[str, np.dtype[Any]] = {
 }
 
 
+class MemoryIsFull(Exception):
+    """Memory ran out in one of CUDA's libraries."""
+
+
 def stored(array: Array) -> str:
     """The dtype of an array as kernels are named by it."""
     return str(array.dtype)
@@ -39,7 +47,8 @@ class Device(Protocol):
     """Memory, products, kernels, and a queue that does them in order while the host goes on."""
 
     xp: Any  # a module with NumPy's functions, for its arrays
-    out_of_memory: type[Exception]
+    failures: tuple[type[Exception], ...]  # what its libraries raise
+    out_of_memory: tuple[type[Exception], ...]
 
     def current(self) -> AbstractContextManager[Any]:
         """What `xp` makes and what is queued in this context is this device's."""
@@ -49,12 +58,16 @@ class Device(Protocol):
         """A NumPy array there, or one of its own, in a dtype."""
         ...
 
+    def upload(self, images: Any) -> Array:
+        """A batch of bytes there, while what is queued is computed."""
+        ...
+
     def from_dlpack(self, given: Any) -> Array:
         """What another library made, without a copy where it lies on this device."""
         ...
 
-    def to_numpy(self, array: Array) -> Any:
-        """An array of its own as NumPy's; waits for it."""
+    def fetch(self, array: Array) -> Callable[[], Any]:
+        """Begin to bring an array of its own to the host; what is returned waits for it."""
         ...
 
     def adopt(self, array: Array, source: Device) -> Array:
@@ -83,7 +96,7 @@ class Device(Protocol):
         """Attention of `qkv` (B·N, 3·D) into `out` (B·N, D) by a library, where that is faster."""
         ...
 
-    def queue(self) -> int:
+    def queue(self) -> Hashable:
         """Which queue this thread's work goes to."""
         ...
 
@@ -103,11 +116,17 @@ class Cuda:
         import cupy
 
         self.xp, self.index = cupy, index
-        self.out_of_memory = cupy.cuda.memory.OutOfMemoryError
+        runtime = cupy.cuda.runtime
+        failures = runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError
+        self.failures: tuple[type[Exception], ...] = (*failures, BlasError, CompilationFailed)
+        self.out_of_memory: tuple[type[Exception], ...] = (
+            cupy.cuda.memory.OutOfMemoryError,
+            MemoryIsFull,
+        )
         self.capability = int(cupy.cuda.Device(index).compute_capability)
-        self.blas = Blas(load())
+        self.blas = Blas(load(runtime.runtimeGetVersion()))
         with self.current():
-            self.upload = Upload(cupy)
+            self.upload, self.fetch = Upload(cupy), Download(cupy)
 
     def current(self) -> AbstractContextManager[Any]:
         """CuPy's context of the device."""
@@ -115,22 +134,25 @@ class Cuda:
         return device
 
     def asarray(self, given: Any, dtype: Any) -> Array:
-        """Uploaded, if it is NumPy's."""
-        if isinstance(given, self.xp.ndarray):
-            return self.xp.asarray(given).astype(dtype, copy=False)
-        return self.upload(np.asarray(given)).astype(dtype, copy=False)
+        """Uploaded, if it is NumPy's, through CuPy's pinned memory."""
+        return self.xp.asarray(given).astype(dtype, copy=False)
 
     def from_dlpack(self, given: Any) -> Array:
-        """As CuPy's."""
-        return given if isinstance(given, self.xp.ndarray) else self.xp.from_dlpack(given)
+        """As CuPy's.
 
-    def to_numpy(self, array: Array) -> Any:
-        """Downloaded."""
-        return self.xp.asnumpy(array)
+        Raises:
+            BackendUnavailable: it lies on another device.
+        """
+        array = given if isinstance(given, self.xp.ndarray) else self.xp.from_dlpack(given)
+        if array.device.id != self.index:
+            raise BackendUnavailable(
+                f"the array lies on device {array.device.id}, the model on device {self.index}"
+            )
+        return array
 
     def adopt(self, array: Array, source: Device) -> Array:
         """Copied from device to device; each waits for what the other one has queued."""
-        if source is self:
+        if source is cast(Device, self):
             return array
         stream = self.xp.cuda.get_current_stream
         with source.current():
@@ -145,8 +167,20 @@ class Cuda:
 
     def multiply(self, x: Array, weight: Array, out: Array, *, add: bool, tf32: bool) -> None:
         """By cuBLAS."""
-        handle = self.xp.cuda.Device(self.index).cublas_handle
-        self.blas.multiply(handle, self.queue(), x, weight, out, add=add, tf32=tf32)
+        stream = self.xp.cuda.get_current_stream().ptr
+        with self._memory():
+            self.blas.multiply(stream, x, weight, out, add=add, tf32=tf32)
+
+    @contextmanager
+    def _memory(self) -> Iterator[None]:
+        """Where memory runs out in CUDA's libraries, it is the same error as in CuPy's pool."""
+        try:
+            yield
+        except BlasError as error:
+            raise (MemoryIsFull(str(error)) if error.full else error) from None
+        except self.xp.cuda.runtime.CUDARuntimeError as error:
+            full = error.status == self.xp.cuda.runtime.errorMemoryAllocation
+            raise (MemoryIsFull(str(error)) if full else error) from None
 
     def launch(
         self, kernel: str, dtype: str, grid: tuple[int, ...], block: int, *args: Any
@@ -166,22 +200,25 @@ class Cuda:
         if self._cudnn is None:
             return None
         run = self._cudnn.prepared(self.xp, qkv, out, batch, heads, causal)
-        return lambda: run(self.queue())
+        return None if run is None else lambda: run(self.xp.cuda.get_current_stream().ptr)
 
     @cached_property
     def _cudnn(self) -> CudnnAttention | None:
         return installed()
 
-    def queue(self) -> int:
-        """The current stream's address."""
-        return int(self.xp.cuda.get_current_stream().ptr)
+    def queue(self) -> Hashable:
+        """The current stream's address, which is one for all where each thread has its own."""
+        stream = self.xp.cuda.get_current_stream()
+        own = stream.ptr == self.xp.cuda.runtime.streamPerThread
+        return stream.ptr, threading.get_ident() if own else 0
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """A CUDA graph, with a workspace of its own for cuBLAS (NVIDIA's sizes)."""
         size = 32 << 20 if self.capability >= 90 else 4 << 20
         workspace = self.xp.empty(size, np.uint8)
         stream = self.xp.cuda.Stream(non_blocking=True)
-        with stream, self.blas.workspace(workspace):
+        self.blas.ready()
+        with self._memory(), stream, self.blas.workspace(workspace):
             stream.begin_capture()
             try:
                 work()
@@ -204,8 +241,6 @@ class Cuda:
     def _function(self) -> Callable[[str, str], Any]:
         @cache
         def find(kernel: str, dtype: str) -> Any:
-            from .compiling import compile_cubin, file_of, include_dirs
-
             file = file_of(kernel)
             cubin, _ = compile_cubin(file, dtype, self.capability, include_dirs())
             module = self.xp.cuda.function.Module()

@@ -26,6 +26,7 @@ __all__ = ["Executor", "Layers", "bucket", "shares"]
 
 Array = Any
 PLANS = 8  # shapes whose memory and graph are kept
+MOST = 65535  # sequences at once: a grid's third dimension
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,11 @@ def bucket(batch: int) -> int:
 def shares(lengths: Sequence[int], rows: int) -> Iterator[tuple[slice, slice]]:
     """Sequences in their order, with at most `rows` tokens at a time, but at least one sequence.
 
-    Each share as which sequences and which rows.
+    Not more than a grid takes. Each share as which sequences and which rows.
     """
     begin = first = last = 0
     for i, length in enumerate(lengths):
-        if i > begin and last + length - first > rows:
+        if i > begin and (last + length - first > rows or i - begin == MOST):
             yield slice(begin, i), slice(first, last)
             begin, first = i, last
         last += length
@@ -87,10 +88,11 @@ class Plan:
         first, rows = layers.blocks[0], sum(lengths)
         width, hidden = len(first.norm_1), first.fc2.array.shape[1]
 
-        def memory(columns: int) -> Array:
+        def memory(columns: int, dtype: Any = dtype) -> Array:
             return device.xp.empty((rows, columns), dtype)
 
-        self.stream, self.normed, self.qkv = memory(width), memory(width), memory(3 * width)
+        self.stream = memory(width, np.float32)
+        self.normed, self.qkv = memory(width), memory(3 * width)
         self.gate_up, self.hidden = memory(2 * hidden), memory(hidden)
         self.starts = device.asarray(prefix(lengths), np.int32)
         self.library: Callable[[], None] | None = None
@@ -102,7 +104,7 @@ class Plan:
         self.seen, self.told = device.asarray(np.array(lengths), np.int32), tuple(lengths)
 
     def steps(self) -> None:
-        """layers.transformer on `stream`. `normed` also holds what attention gives."""
+        """layers.transformer on `stream`, which is float32. `normed` also holds the context."""
         run, how = Launches(self.device), self.layers
         for p in how.blocks:
             run.rms_norm(self.stream, p.norm_1, how.eps, self.normed)

@@ -18,7 +18,8 @@ __all__ = ["guarded"]
 def guarded(backend: Backend, device: Device) -> Backend:
     """The same table; each entry runs on its device.
 
-    Memory that runs out is a BackendUnavailable that says what to do, not CuPy's error.
+    Memory that runs out is a BackendUnavailable that says what to do, and what CUDA's libraries
+    raise is one, too.
     """
 
     def guard(op: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,9 +34,14 @@ def guarded(backend: Backend, device: Device) -> Backend:
                     f"the GPU's memory is too small for this: {said}; pass fewer images at once, "
                     "or load in a smaller dtype"
                 ) from error
+            except device.failures as error:
+                said = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise BackendUnavailable(f"the GPU failed: {said}") from error
 
         return run
 
     entries = {f.name: getattr(backend, f.name) for f in fields(backend)}
-    guards: dict[str, Any] = {name: guard(e) for name, e in entries.items() if callable(e)}
+    guards: dict[str, Any] = {
+        name: guard(entry) for name, entry in entries.items() if callable(entry) and name != "scope"
+    }
     return replace(backend, **guards)

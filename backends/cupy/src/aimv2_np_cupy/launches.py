@@ -29,14 +29,15 @@ class Launches:
         self.device = device
 
     def product(self, x: Array, weight: Matrix, out: Array, *, add: bool = False) -> None:
-        """`out = x weightᵀ`, (R, I) to (R, O); added to `out` with `add`."""
+        """`out = x weightᵀ`, (R, I) to (R, O); added to `out`, which may be float32, with `add`."""
         if len(x):
             self.device.multiply(x, weight.array, out, add=add, tf32=weight.tf32)
 
     def rms_norm(self, x: Array, weight: Array, eps: float, out: Array) -> None:
-        """ops.rms_norm: (R, D) to (R, D)."""
+        """ops.rms_norm: (R, D) to (R, D); of activations, or of the residual stream, in float32."""
+        kernel = "rms_norm" if x.dtype == out.dtype else "rms_norm_stream"
         if len(x):
-            self.device.launch("rms_norm", stored(x), (len(x),), _THREADS,
+            self.device.launch(kernel, stored(out), (len(x),), _THREADS,
                                x, weight, out, x.shape[1], float(eps))  # fmt: skip
 
     def swiglu(self, gate_up: Array, out: Array) -> None:
@@ -77,8 +78,8 @@ class Launches:
         self.device.launch("patchify", stored(rows), (len(rows),), _THREADS,
                            pixels, rows, *pixels.shape[1:], patch)  # fmt: skip
 
-    def normalize(self, image: Array, values: Array, pixels: Array) -> None:
-        """ops.normalize of a uint8 image (Y, X, C), by float32 values (C, 256), to (C, Y, X)."""
-        channels, height, width = pixels.shape
-        self.device.launch("normalize", stored(pixels), (height,), _THREADS,
-                           image, values, pixels, channels, height, width)  # fmt: skip
+    def normalize(self, images: Array, values: Array, pixels: Array) -> None:
+        """ops.normalize of bytes (B, Y, X, C), by float32 values (C, 256), to (B, C, Y, X)."""
+        batch, channels, height, width = pixels.shape
+        self.device.launch("normalize", stored(pixels), (batch * height,), _THREADS,
+                           images, values, pixels, channels, height, width)  # fmt: skip

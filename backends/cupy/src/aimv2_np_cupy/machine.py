@@ -13,6 +13,7 @@ from typing import Any
 from aimv2_np.errors import BackendUnavailable
 
 from . import blas
+from .compiling import wheel_include_dirs
 
 __all__ = ["NEEDED", "Machine", "devices_of", "require_dtype"]
 
@@ -36,8 +37,13 @@ class Machine:
     def library(self, name: str) -> Any:
         """A library of the toolkit, loaded."""
         if name == "cuBLAS":
-            return blas.load()
+            return blas.load(self.runtime())
         return import_module("cupy_backends.cuda.libs.nvrtc").getVersion()
+
+    def mixed(self) -> bool:
+        """Whether NVIDIA's wheels for CUDA 13 lie beside a CuPy for 12, and are found first."""
+        found = any(folder.parent.name == "cu13" for folder in wheel_include_dirs())
+        return found and self.runtime() // 1000 == 12
 
     def driver(self) -> int:
         """The newest CUDA that the driver supports, 12040 for 12.4; 0 without a driver."""
@@ -129,7 +135,10 @@ def _require_libraries(machine: Machine) -> None:
             machine.library(library)
         except Exception as error:
             said = str(error).splitlines()[0]
-            raise BackendUnavailable(f"{library} cannot be loaded: {said}; {INSTALL}") from error
+            both = "; libraries of CUDA 12 and 13 are both installed (torch from 2.11 on brings 13)"
+            raise BackendUnavailable(
+                f"{library} cannot be loaded: {said}{both * machine.mixed()}; {INSTALL}"
+            ) from error
 
 
 def require_dtype(machine: Machine, devices: Sequence[int], dtype: str) -> None:

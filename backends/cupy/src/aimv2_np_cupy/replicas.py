@@ -20,8 +20,8 @@ def divided(lengths: Sequence[int], among: int) -> Iterator[tuple[int, slice, sl
     ends = list(accumulate(lengths))
 
     def owner(i: int) -> int:
-        middle = ends[i] - lengths[i] / 2
-        return min(int(among * middle / max(ends[-1], 1)), among - 1)
+        begin = ends[i] - lengths[i]
+        return min(among * begin // max(ends[-1], 1), among - 1)
 
     for k, group in groupby(range(len(lengths)), owner):
         some = list(group)

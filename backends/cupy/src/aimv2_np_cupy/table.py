@@ -7,8 +7,7 @@ are products, kernels, or float32 arithmetic of the array library.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,9 +35,11 @@ def table(device: Device, *others: Device) -> Backend:
         NUMPY,
         name="cupy",
         dtypes=DTYPES,
-        host_threads=min(os.cpu_count() or 1, 8),
+        offloads=True,
+        scope=device.current,
         asarray=lambda host, dtype: device.asarray(host, STORED[dtype]),
         to_numpy=ops.to_numpy,
+        fetch=ops.fetch,
         from_dlpack=device.from_dlpack,
         concatenate=device.xp.concatenate,
         broadcast_to=device.xp.broadcast_to,
@@ -88,12 +89,21 @@ class Ops:
     def prepare(self, params: Any, dtype: str) -> Any:
         """Parameters uploaded in a dtype, those that are multiplied together fused."""
         kept = STORED[dtype]
-        return placed(params, lambda array: self.device.asarray(array, kept), dtype == "tf32")
+        return placed(params, self.device.asarray, kept, dtype == "tf32")
 
     def to_numpy(self, x: Array) -> Any:
         """In float32, or float16 if that is what it is."""
-        host = self.device.to_numpy(x)
-        return host.astype(np.float32) if host.dtype == STORED["bfloat16"] else host
+        return self.fetch(x)()
+
+    def fetch(self, x: Array) -> Callable[[], Any]:
+        """The same, begun now: what is returned waits for it."""
+        waiting = self.device.fetch(x)
+
+        def host() -> Any:
+            array = waiting()
+            return array.astype(np.float32) if array.dtype == STORED["bfloat16"] else array
+
+        return host
 
     def in_float32(self, function: Any) -> Any:
         """An op by the array library, computed in float32."""
@@ -116,12 +126,12 @@ class Ops:
         self.run.product(rows, weight, out, add=bias is not None)
         return out.reshape(shape)
 
-    def normalize(self, image: Any, values: Any) -> Array:
-        """ops.normalize: a NumPy image of bytes goes up, and becomes pixels there."""
-        height, width, channels = image.shape
-        pixels = self.xp.empty((channels, height, width), np.float32)
-        given = self.device.asarray(image, np.uint8), self.device.asarray(values, np.float32)
-        self.run.normalize(*given, pixels)
+    def normalize(self, images: Any, values: Any) -> Array:
+        """ops.normalize: NumPy's bytes go up, and become pixels there."""
+        *batch, height, width, channels = images.shape
+        pixels = self.xp.empty((*batch, channels, height, width), np.float32)
+        given = self.device.upload(images), self.device.asarray(values, np.float32)
+        self.run.normalize(*given, pixels.reshape(-1, channels, height, width))
         return pixels
 
     def patch_embed(self, pixels: Array, weight: Matrix, bias: Array) -> Array:

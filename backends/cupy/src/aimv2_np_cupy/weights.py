@@ -13,7 +13,7 @@ from aimv2_np.weights.tree import BlockParams, with_blocks
 __all__ = ["Block", "Matrix", "placed"]
 
 Array = Any
-_VECTORS = ("norm", "bias", "cls_token", "embed", "log_logit_scale")
+_VECTORS = ("norm", "bias", "cls_token", "embed")
 
 
 class Matrix(NamedTuple):
@@ -68,8 +68,11 @@ class Block:
         return self.fused_gate_up.rows(half, 2 * half)
 
 
-def placed(params: Any, put: Callable[[Any], Array], tf32: bool) -> Any:
-    """A tree of parameters with every array where `put` puts it; one block after the other."""
+def placed(params: Any, asarray: Callable[[Any, Any], Array], dtype: Any, tf32: bool) -> Any:
+    """A tree of parameters as a device's arrays in a dtype; one block after the other."""
+
+    def put(array: Any) -> Array:
+        return asarray(array, dtype)
 
     def matrix(*parts: Any) -> Matrix:
         return Matrix(put(np.concatenate(parts) if len(parts) > 1 else parts[0]), tf32)
@@ -80,7 +83,10 @@ def placed(params: Any, put: Callable[[Any], Array], tf32: bool) -> Any:
             put(p.norm_2), matrix(p.fc1, p.fc3), matrix(p.fc2),
         )  # fmt: skip
 
-    return _rest(with_blocks(params, lambda blocks: tuple(map(block, blocks))), put, matrix)
+    params = _rest(with_blocks(params, lambda blocks: tuple(map(block, blocks))), put, matrix)
+    if hasattr(params, "log_logit_scale"):  # in 16 bits the scale would be off by a hundredth
+        return params._replace(log_logit_scale=asarray(params.log_logit_scale, np.float32))
+    return params
 
 
 def _rest(value: Any, put: Callable[[Any], Array], matrix: Callable[..., Matrix]) -> Any:
@@ -95,6 +101,8 @@ def _rest(value: Any, put: Callable[[Any], Array], matrix: Callable[..., Matrix]
             placed[name] = _rest(inner, put, matrix)
         elif name == "patch_weight":  # a product of rows of patches
             placed[name] = matrix(np.asarray(inner).reshape(len(inner), -1))
+        elif name == "log_logit_scale":
+            placed[name] = inner
         elif np.ndim(inner) < 2 or any(part in name for part in _VECTORS):
             placed[name] = put(inner)
         else:

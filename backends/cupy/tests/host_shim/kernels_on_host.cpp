@@ -46,6 +46,7 @@ extern "C" bool launch(const char* name, unsigned x, unsigned y, unsigned z, uns
 #define LAUNCH(FILE, ENTRY)                                                              \
   if (!std::strcmp(name, #ENTRY)) return run(in_##FILE::ENTRY, args, {x, y, z}, threads), true;
   LAUNCH(rms_norm, rms_norm)
+  LAUNCH(rms_norm, rms_norm_stream)
   LAUNCH(swiglu, swiglu)
   LAUNCH(patchify, patchify)
   LAUNCH(normalize, normalize)

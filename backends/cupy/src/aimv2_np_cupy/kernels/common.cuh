@@ -11,21 +11,22 @@ const int LANES = 32;  // threads of a warp
 const unsigned ALL_LANES = 0xffffffffu;
 const float LOG2_E = 1.4426950408889634f;  // exp(x) = exp2(x · log2 e), and exp2 is an instruction
 
-// WIDTH neighbours, read and written as one.
-template <int WIDTH> struct __align__(WIDTH * sizeof(Storage)) Pack {
-  Storage at[WIDTH];
+// WIDTH neighbours, read and written as one, or, where they are more than 16 bytes, as two.
+template <int WIDTH, class T = Storage>
+struct __align__(WIDTH * sizeof(T) < 16 ? WIDTH * sizeof(T) : 16) Pack {
+  T at[WIDTH];
 };
 const int WIDEST = 16 / sizeof(Storage);  // 16 bytes are the most that one instruction reads
 
-template <int WIDTH> __device__ inline Pack<WIDTH> load(const Storage* from) {
-  return *reinterpret_cast<const Pack<WIDTH>*>(from);
+template <int WIDTH, class T> __device__ inline Pack<WIDTH, T> load(const T* from) {
+  return *reinterpret_cast<const Pack<WIDTH, T>*>(from);
 }
 template <int WIDTH> __device__ inline void store(Storage* to, const Pack<WIDTH>& pack) {
   *reinterpret_cast<Pack<WIDTH>*>(to) = pack;
 }
 
 // Whether rows of `width` numbers that begin here can be read WIDEST at a time.
-__device__ inline bool is_wide(const Storage* rows, int width) {
+__device__ inline bool is_wide(const void* rows, int width) {
   return width % WIDEST == 0 && reinterpret_cast<unsigned long long>(rows) % 16 == 0;
 }
 

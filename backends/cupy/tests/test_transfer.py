@@ -1,4 +1,4 @@
-"""Uploads by a model of CUDA's streams, in which nothing runs before somebody waits for it.
+"""Transfers by a model of CUDA's streams, in which nothing runs before somebody waits for it.
 
 So a buffer that is written too early shows: what was queued to read it reads something else.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aimv2_np_cupy.upload import SMALLEST, Upload
+from aimv2_np_cupy.transfer import Download, Upload
 
 
 class Event:
@@ -56,9 +56,7 @@ class Stream:
 
 
 class There(np.ndarray[Any, Any]):
-    """An array of the device: copies of it are queued in the current stream."""
-
-    xp: Any
+    """An array of the device: copies of it are queued, in the current stream or another one."""
 
     @property
     def data(self) -> Any:  # type: ignore[override]
@@ -73,6 +71,11 @@ class There(np.ndarray[Any, Any]):
         CURRENT.work.append(lambda: into.__setitem__(..., np.asarray(self)))
         return into
 
+    def get(self, stream: Stream, out: Any, blocking: bool) -> Any:
+        assert not blocking
+        assert out.shape == self.shape
+        stream.work.append(lambda: out.__setitem__(..., np.asarray(self)))
+
 
 CURRENT = Stream()
 
@@ -85,15 +88,21 @@ class Pinned(bytearray):
         return self
 
 
-def fake() -> Any:
-    cuda = SimpleNamespace(
-        Stream=Stream, alloc_pinned_memory=Pinned, get_current_stream=lambda: CURRENT
-    )
-    return SimpleNamespace(
-        cuda=cuda,
-        empty=lambda size, dtype: np.zeros(size, dtype).view(There),
-        asarray=lambda host: ("small", host),
-    )
+class Xp:
+    """What is asked of CuPy; `left` is how many more buffers there is memory for."""
+
+    def __init__(self, left: float = np.inf) -> None:
+        self.left = left
+        self.cuda = SimpleNamespace(
+            Stream=Stream, alloc_pinned_memory=Pinned, get_current_stream=lambda: CURRENT
+        )
+        self.ascontiguousarray = lambda array: array  # all of these are
+
+    def empty(self, size: int, dtype: Any) -> Any:
+        if self.left == 0:
+            raise MemoryError
+        self.left -= 1
+        return np.zeros(size, dtype).view(There)
 
 
 @pytest.fixture(autouse=True)
@@ -101,13 +110,13 @@ def _idle() -> None:
     CURRENT.work.clear()
 
 
-def images(count: int, size: int = SMALLEST) -> list[Any]:
+def images(count: int, rows: int = 8) -> list[Any]:
     rng = np.random.default_rng(0)
-    return [rng.integers(255, size=(size // 256, 256), dtype=np.uint8) for _ in range(count)]
+    return [rng.integers(255, size=(rows, 16), dtype=np.uint8) for _ in range(count)]
 
 
 def test_many_uploads_before_anything_is_read() -> None:
-    upload, hosts = Upload(fake()), images(7)
+    upload, hosts = Upload(Xp()), images(7)
     there = [upload(host) for host in hosts]
     CURRENT.finish()
     for host, array in zip(hosts, there, strict=True):
@@ -115,7 +124,7 @@ def test_many_uploads_before_anything_is_read() -> None:
 
 
 def test_the_host_may_change_its_array_at_once() -> None:
-    upload, host = Upload(fake()), images(1)[0]
+    upload, host = Upload(Xp()), images(1)[0]
     before = host.copy()
     there = upload(host)
     host[:] = 0
@@ -123,32 +132,49 @@ def test_the_host_may_change_its_array_at_once() -> None:
     np.testing.assert_array_equal(there, before)
 
 
-def test_two_go_up_while_nothing_is_computed() -> None:
-    """Only the third must wait for a buffer."""
-    upload = Upload(fake())
-    first, second, third = images(3)
-    upload(first), upload(second)
-    assert len(CURRENT.work) > 0
-    assert not any(slot.sent.done for slot in upload.slots)
-    upload(third)
-    assert sorted(slot.sent.done for slot in upload.slots) == [False, False]
-    assert upload.stream.work  # of the second and third
+def test_a_batch_goes_up_while_the_one_ahead_is_computed() -> None:
+    """The host waits when it is four ahead, and then for no more than the batch of its slot."""
+    upload, done = Upload(Xp()), []
+    upload(images(1)[0])
+    for batch in range(1, 9):
+        CURRENT.work.append(lambda batch=batch: done.append(batch))  # type: ignore[misc]
+        upload(images(1)[0])
+        assert done == list(range(1, batch - 3))
 
 
 def test_larger_ones_get_larger_buffers() -> None:
-    upload = Upload(fake())
-    hosts = [*images(2), *images(3, 4 * SMALLEST), *images(2)]
+    upload = Upload(Xp())
+    hosts = [*images(2), *images(3, 32), *images(2)]
     there = [upload(host) for host in hosts]
     CURRENT.finish()
     for host, array in zip(hosts, there, strict=True):
         np.testing.assert_array_equal(array, host)
 
 
-def test_shapes_dtypes_and_views() -> None:
-    upload = Upload(fake())
-    host = np.arange(SMALLEST, dtype=np.float32).reshape(4, -1)[:, ::2]
+def test_memory_that_runs_out_spoils_nothing() -> None:
+    xp = Xp()
+    upload = Upload(xp)
+    xp.left = 0
+    for _ in range(3):
+        with pytest.raises(MemoryError):
+            upload(images(1)[0])
+    xp.left = np.inf
+    host = images(1)[0]
     there = upload(host)
     CURRENT.finish()
-    assert there.dtype == np.float32
     np.testing.assert_array_equal(there, host)
-    assert upload(np.zeros(3))[0] == "small"
+
+
+def test_a_result_comes_back_while_the_next_batch_is_computed() -> None:
+    """It waits for what was queued before it, and for nothing queued later."""
+    download, done = Download(Xp()), []
+    array = np.zeros((3, 4), np.float32).view(There)
+    CURRENT.work.append(lambda: array.__setitem__(..., 1))
+    waiting = download(array)
+    CURRENT.work.append(lambda: done.append("the next batch"))
+    np.testing.assert_array_equal(waiting(), np.ones((3, 4)))
+    assert done == []
+
+
+def test_nothing_comes_back_as_nothing() -> None:
+    assert Download(Xp())(np.zeros((0, 4), np.float32).view(There))().shape == (0, 4)
