@@ -1,6 +1,6 @@
 """The CUDA plug-in on a GPU: is it right, how fast is it, beside torch and cuDNN. One command:
 
-    pip install torch==2.13.0 transformers==5.23.0 '.[test]' './backends/cupy[cuda12]'
+    pip install torch==2.13.0 transformers==5.23.0 '.[test]' './backends/cupy[cuda13]'
     python benchmarks/gpu.py                       # 9 minutes; writes gpu.jsonl and gpu.md
     python benchmarks/gpu.py report gpu.jsonl      # the page again, from the results
 
