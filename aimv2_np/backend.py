@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import wraps
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar, cast
 
@@ -82,7 +82,7 @@ class Backend:
     scope: Op = nullcontext  # () -> a context in which operators on its arrays are right
     asarray: Op = np.asarray  # (host array, dtype) -> array
     to_numpy: Op = np.asarray  # array -> host array
-    fetch: Op = lambda x: partial(np.asarray, x)  # array -> a function that waits for the host's
+    fetch: Op | None = None  # array -> a function that waits for the host's; None: to_numpy does
     concatenate: Op = np.concatenate  # (arrays, axis) -> array
     from_dlpack: Op = np.from_dlpack  # another library's array on this device -> array
     broadcast_to: Op = np.broadcast_to  # (array, shape) -> array

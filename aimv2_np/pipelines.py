@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
@@ -75,10 +76,11 @@ class ImageMethods:
     ) -> Iterator[HostArray]:
         """What is wanted of each image's features and pooled vector, in batches of bounded size."""
         be = self.vision.backend
+        fetch = be.fetch or partial(partial, be.to_numpy)
         crops = self.processor.crops(images, exif=exif, threads=THREADS if be.offloads else 0)
         waiting: list[Any] = []  # what the device may still be computing
         for batch in _batches(crops, self.vision.config.patch_size):
-            queued = [be.fetch(wanted(*outputs)) for outputs in self._outputs(batch)]
+            queued = [fetch(wanted(*outputs)) for outputs in self._outputs(batch)]
             ready, waiting = (waiting, queued) if be.offloads else (queued, [])
             for fetched in ready:
                 yield from fetched()
