@@ -74,6 +74,70 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("14 * 14 * 1024 + 1024", "three channels"),
         ("10**9", "too large"),
     ],
+    "02.slice": [
+        ("(4, 2)", "(column, row)"),
+        ("(3, 2)", "where the patch is"),
+        ("(3, 3)", "its number is 20"),
+        ("20", "should be (2,), found ()"),
+    ],
+    "02.line": [
+        (
+            "np.concatenate([np.cos(a := np.outer(np.arange(T), 1e4 ** (-np.arange(D // 2)"
+            " / (D // 2)))), np.sin(a)], axis=1)",
+            "the sines come first",
+        ),
+        (
+            "np.stack([np.sin(a := np.outer(np.arange(T), 1e4 ** (-np.arange(D // 2)"
+            " / (D // 2)))), np.cos(a)], axis=-1).reshape(T, D)",
+            "alternate",
+        ),
+        (
+            "np.concatenate([np.sin(a := np.outer(np.arange(T), 1e4 ** (-np.arange(D // 2)"
+            " / D))), np.cos(a)], axis=1)",
+            "the exponent is i / (D/2)",
+        ),
+        (
+            "np.concatenate([np.sin(a := np.outer(np.arange(T), 1e4 ** (np.arange(D // 2)"
+            " / (D // 2)))), np.cos(a)], axis=1)",
+            "the exponent is negative",
+        ),
+        (
+            "np.concatenate([np.sin(a := np.outer(np.arange(1, T + 1), 1e4 ** (-np.arange(D // 2)"
+            " / (D // 2)))), np.cos(a)], axis=1)",
+            "count from 0",
+        ),
+        ("np.sin(np.outer(np.arange(T), 1e4 ** (-np.arange(D // 2) / (D // 2))))", "cosines are"),
+        ("np.zeros((T, D))", "numbers differ"),
+    ],
+    "02.apart": [
+        ("np.cos(dx * 1e4 ** (-np.arange(D // 4) / (D // 4))).sum()", "rows' half is missing"),
+        ("np.cos(dy * 1e4 ** (-np.arange(D // 4) / (D // 4))).sum()", "columns' half is missing"),
+        (
+            "np.cos(dx * (o := 1e4 ** (-np.arange(D // 4) / (D // 4)))).sum()"
+            " * np.cos(dy * o).sum()",
+            "add up",
+        ),
+        (
+            "(np.cos(dx * (o := 1e4 ** (-np.arange(D // 4) / (D // 4)))).sum()"
+            " + np.cos(dy * o).sum()) / (D / 2)",
+            "this is the cosine",
+        ),
+        ("D / 2", "too large"),
+    ],
+    "02.halve": [
+        ("table.reshape(len(table) // 4, 4, -1).mean(axis=1)", "in a row of the picture"),
+        ("table[::2][:4]", "numbers differ"),
+        ("table.reshape(2, 2, 2, 2, -1).sum(axis=(1, 3)).reshape(4, -1)", "divide by 4"),
+        ("table.reshape(2, 2, 2, 2, -1)[:, 0, :, 0].reshape(4, -1)", "the first of each block"),
+        ("table.reshape(2, 2, 2, 2, -1).mean(axis=(1, 3))", "flatten the grid"),
+        ("table.mean(axis=0)", "should be (4, 3), found (3,)"),
+    ],
+    "02.parameters": [
+        ("32 * 32", "a vector of D numbers"),
+        ("448 * 448 * 1024", "not for each pixel"),
+        ("32 * 1024", "along one side"),
+        ("16 * 16 * 1024", "224 model"),
+    ],
     "04.softmax": [
         ("np.exp(scores)", "divide each row"),
         ("np.exp(scores) / np.exp(scores).sum()", "not the whole array"),
