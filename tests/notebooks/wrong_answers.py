@@ -138,6 +138,48 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("32 * 1024", "along one side"),
         ("16 * 16 * 1024", "224 model"),
     ],
+    "03.third": [
+        ("1.4", "weight of the third channel is missing"),
+        ("2.1", "divided by the length"),
+        ("3", "this is LayerNorm"),
+        ("21 / 25", "take its root"),
+        ("5.6", "not as 1 + w"),
+        ("[0.2, 0.2, 4.2, 1.4]", "a number is asked for"),
+        ("100", "too large"),
+    ],
+    "03.norm": [
+        ("x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)", "the weight is missing"),
+        ("x / (np.sqrt((x**2).mean(axis=-1, keepdims=True)) + eps) * weight", "under the root"),
+        ("x / np.sqrt((x**2).mean(axis=-1, keepdims=True)) * weight", "eps is missing"),
+        ("x / np.sqrt((x**2).mean() + eps) * weight", "an RMS of its own"),
+        ("x / np.sqrt((x**2).mean(axis=-1) + eps) * weight", "raised ValueError"),
+        ("x / np.sqrt((x**2).mean(axis=1, keepdims=True) + eps) * weight", "the channels"),
+        ("x / np.sqrt((x**2).sum(axis=-1, keepdims=True) + eps) * weight", "take their mean"),
+        ("x / ((x**2).mean(axis=-1, keepdims=True) + eps) * weight", "the root is missing"),
+        (
+            "(c := x - x.mean(axis=-1, keepdims=True))"
+            " / np.sqrt((c**2).mean(axis=-1, keepdims=True) + eps) * weight",
+            "this is LayerNorm",
+        ),
+        (
+            "x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps) * (1 + weight)",
+            "not as 1 + w",
+        ),
+    ],
+    "03.fold": [
+        ("W", "the weight is missing"),
+        ("W / weight", "this divides"),
+        ("W @ weight", "each column of W"),
+        ("(W * weight).T", "the shape of W"),
+        ("weight[: len(W), None] * W", "numbers differ"),
+        ("weight[:, None] * W", "raised ValueError"),
+    ],
+    "03.count": [
+        ("48", "the embedding counts"),
+        ("25", "adds twice"),
+        ("24", "adds twice"),
+        ("13", "emoji-lit"),
+    ],
     "04.softmax": [
         ("np.exp(scores)", "divide each row"),
         ("np.exp(scores) / np.exp(scores).sum()", "not the whole array"),
