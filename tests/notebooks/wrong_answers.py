@@ -233,4 +233,54 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("512", "in bytes"),
         ("8 * 4096 * 4", "for every patch"),
     ],
+    "05.silu": [
+        ("1 / (1 + np.exp(-z))", "this is the sigmoid"),
+        ("z / (1 + np.exp(z))", "the sign of the exponent"),
+        ("np.maximum(z, 0)", "this is ReLU"),
+        ("z * np.exp(z) / (1 + np.exp(z))", "NaN for -1000 or 1000"),
+        ("z", "numbers differ"),
+    ],
+    "05.swiglu": [
+        (
+            "(x @ fc1.T * (u := x @ fc3.T) / (1 + np.exp(-u))) @ fc2.T",
+            "fc1 and fc3 are exchanged",
+        ),
+        ("(x @ fc1.T * (x @ fc3.T)) @ fc2.T", "SiLU is missing"),
+        ("((g := x @ fc1.T) / (1 + np.exp(-g))) @ fc2.T", "the up projection"),
+        ("((g := x @ fc1.T) / (1 + np.exp(-g)) + x @ fc3.T) @ fc2.T", "not added"),
+        ("(x @ fc3.T / (1 + np.exp(-x @ fc1.T))) @ fc2.T", "this is the sigmoid"),
+        ("((p := x @ fc1.T * (x @ fc3.T)) / (1 + np.exp(-p))) @ fc2.T", "to the gate alone"),
+        ("x + ((g := x @ fc1.T) / (1 + np.exp(-g)) * (x @ fc3.T)) @ fc2.T", "added outside"),
+        ("(g := x @ fc1.T) / (1 + np.exp(-g)) * (x @ fc3.T)", "should be (3, 4), found (3, 5)"),
+        ("x @ fc1", "raised ValueError"),
+    ],
+    "05.both": [
+        (
+            "(x @ both[: len(both) // 2].T) * (u := x @ both[len(both) // 2 :].T)"
+            " / (1 + np.exp(-u))",
+            "the gate's rows come first",
+        ),
+        (
+            "(g := x @ both[::2].T) / (1 + np.exp(-g)) * (x @ both[1::2].T)",
+            "the rows do not alternate",
+        ),
+        (
+            "(g := x @ both[: len(both) // 2].T) / (1 + np.exp(-g)) * g",
+            "the same half was used twice",
+        ),
+        ("x @ both.T", "should be (2, 4), found (2, 8)"),
+    ],
+    "05.neurons": [
+        ("4 * 768", "SwiGLU has three"),
+        ("2 * 768", "two thirds"),
+        ("3 * 768 * 2048", "how many neurons"),
+        ("2816", "too large"),
+    ],
+    "05.smallest": [
+        ("-1.28", "where it is smallest"),
+        ("0.28", "the sign"),
+        ("0", "dips below 0"),
+        ("-0.25", "too large"),
+        ("'small'", "a number is asked for"),
+    ],
 }
