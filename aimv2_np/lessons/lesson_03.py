@@ -66,7 +66,7 @@ def _normed(x: Array, weight: Array, eps: float) -> Array:
     for index in np.ndindex(x.shape[:-1]):
         mean = math.fsum(float(v) ** 2 for v in x[index]) / x.shape[-1]
         for d, v in enumerate(x[index]):
-            made[(*index, d)] = float(v) / math.sqrt(mean + eps) * weight[d]
+            made[index][d] = float(v) / math.sqrt(mean + eps) * weight[d]
     return made
 
 

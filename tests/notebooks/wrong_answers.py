@@ -283,4 +283,65 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("-0.25", "too large"),
         ("'small'", "a number is asked for"),
     ],
+    "06.block": [
+        ("(y := x + attention(norm_1(x))) + mlp(norm_2(x))", "after attention was added"),
+        ("mlp(norm_2(x + attention(norm_1(x))))", "x + is missing before the MLP"),
+        ("mlp(norm_2(attention(norm_1(x))))", "nothing is added"),
+        ("(y := attention(norm_1(x))) + mlp(norm_2(y))", "is added to is missing"),
+        ("(y := norm_1(x) + attention(norm_1(x))) + mlp(norm_2(y))", "not normalised"),
+        ("x + mlp(norm_2(x + attention(norm_1(x))))", "attention's part was lost"),
+        ("(y := x + attention(norm_1(x))) + mlp(norm_1(y))", "norm_1 was used twice"),
+        ("(y := x + attention(norm_2(x))) + mlp(norm_1(y))", "norm_1 stands before attention"),
+        ("(y := x + attention(x)) + mlp(y)", "the norms are missing"),
+        ("norm_2((y := norm_1(x + attention(x))) + mlp(y))", "not after the sums"),
+        ("x + attention(norm_1(x))", "attention's half"),
+        ("'x'", "an array is asked for"),
+    ],
+    "06.nearest": [
+        ("(a @ b.T).argmax(axis=1)", "favours long rows"),
+        ("np.linalg.norm(a[:, None] - b, axis=2).argmin(axis=1)", "smallest distance"),
+        (
+            "(a / np.linalg.norm(a, axis=1, keepdims=True) @ b.T).argmax(axis=1)",
+            "favours long rows",
+        ),
+        (
+            "(a / np.linalg.norm(a, axis=1, keepdims=True)"
+            " @ (b / np.linalg.norm(b, axis=1, keepdims=True)).T).argmax(axis=0)",
+            "for each row of b",
+        ),
+        (
+            "(a / np.linalg.norm(a, axis=1, keepdims=True)"
+            " @ (b / np.linalg.norm(b, axis=1, keepdims=True)).T).max(axis=1)",
+            "asked for is which row",
+        ),
+        ("a @ b", "raised ValueError"),
+        ("np.zeros(len(a))", "numbers differ"),
+    ],
+    "06.parameters": [
+        ("4 * 1024**2 + 3 * 1024 * 2816", "two norms have a weight"),
+        ("3 * 1024**2 + 3 * 1024 * 2816 + 2048", "attention has four matrices"),
+        ("4 * 1024**2 + 2 * 1024 * 2816 + 2048", "SwiGLU has three"),
+        ("24 * (4 * 1024**2 + 3 * 1024 * 2816 + 2048)", "all 24 blocks"),
+        ("309e6", "too large"),
+    ],
+    "06.share": [
+        (
+            "(s := np.linalg.svd(x, compute_uv=False))[0] ** 2 / (s**2).sum()",
+            "the mean was not subtracted",
+        ),
+        (
+            "(s := np.linalg.svd(x - x.mean(axis=0), compute_uv=False))[0] / s.sum()",
+            "*squares*",
+        ),
+        (
+            "(s := np.linalg.svd(x - x.mean(axis=1, keepdims=True), compute_uv=False))[0] ** 2"
+            " / (s**2).sum()",
+            "axis 0",
+        ),
+        ("np.linalg.svd(x - x.mean(axis=0), compute_uv=False)[0] ** 2", "divide by the sum"),
+        (
+            "(s := np.linalg.svd(x - x.mean(axis=0), compute_uv=False)) ** 2 / (s**2).sum()",
+            "one number is asked for",
+        ),
+    ],
 }
