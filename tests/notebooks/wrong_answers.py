@@ -295,7 +295,8 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("(y := x + attention(x)) + mlp(y)", "the norms are missing"),
         ("norm_2((y := norm_1(x + attention(x))) + mlp(y))", "not after the sums"),
         ("x + attention(norm_1(x))", "attention's half"),
-        ("'x'", "an array is asked for"),
+        ("x", "it should be 413403"),
+        ("'x'", "a number is asked for"),
     ],
     "06.nearest": [
         ("(a @ b.T).argmax(axis=1)", "favours long rows"),
