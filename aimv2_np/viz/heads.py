@@ -83,7 +83,8 @@ def pooling(trace: Mapping[str, Array], *, image: int = 0, patch_size: int | Non
     figure, axes = picture(down, across, width=2.4 * across + 0.9, height=2.5 * down)
     for ax in axes.ravel()[len(weights) :]:
         ax.set_visible(False)
-    shown: dict[str, Any] = {"limits": (0.0, float(weights.max())), "scale": False}
+    limits = 0.0, float(weights.max())
+    shown: dict[str, Any] = {"limits": limits, "scale": False, "unit": "weight"}
     for head, (ax, seen) in enumerate(zip(axes.ravel(), weights, strict=False)):
         title = f"head {head}"
         over_patches(seen, pixels[image], patch_size=patch_size, title=title, ax=ax, **shown)

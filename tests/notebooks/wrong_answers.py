@@ -1,5 +1,8 @@
 """For each exercise, expressions that a reader may well put in the place of `...`, and words that
-the hint then holds."""
+the hint then holds. Those of the later lessons lie beside, one file each."""
+
+from importlib import import_module
+from pathlib import Path
 
 WRONG: dict[str, list[tuple[str, str]]] = {
     "00.similar": [
@@ -346,3 +349,6 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ),
     ],
 }
+
+for _file in sorted(Path(__file__).parent.glob("wrong_[0-9][0-9].py")):
+    WRONG |= import_module(_file.stem).WRONG
