@@ -16,6 +16,7 @@ import aimv2_np
 import execute
 import header
 from aimv2_np import lessons
+from aimv2_np.lessons.judging import exercises
 
 TITLES = {file.name: execute.title(execute.read(file)) for file in LESSONS}
 EXERCISES = [(file, id) for file in LESSONS for id in exercise_cells(file)]
@@ -43,7 +44,7 @@ def test_lesson_has_its_parts(file: Path) -> None:
     headings = [cell["source"] for cell in cells(file) if cell["source"].startswith("## ")]
     assert any("## Break it" in heading for heading in headings) or number > "09"
     assert 3 <= len(exercise_cells(file)) <= 5
-    assert list(exercise_cells(file)) == list(lessons.judging.exercises(number))
+    assert list(exercise_cells(file)) == list(exercises(number))
 
 
 @each

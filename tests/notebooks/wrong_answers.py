@@ -1,5 +1,8 @@
 """For each exercise, expressions that a reader may well put in the place of `...`, and words that
-the hint then holds."""
+the hint then holds. Those of the later lessons lie beside, one file each."""
+
+from importlib import import_module
+from pathlib import Path
 
 WRONG: dict[str, list[tuple[str, str]]] = {
     "00.similar": [
@@ -128,3 +131,6 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("8 * 4096 * 4", "for every patch"),
     ],
 }
+
+for _file in sorted(Path(__file__).parent.glob("wrong_[0-9][0-9].py")):
+    WRONG |= import_module(_file.stem).WRONG
