@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import layers
-from .backend import NUMPY, Backend, host_dtype, in_scope
+from .backend import NUMPY, Backend, in_scope
 from .checks import check_pixels, check_some, check_tokens
 from .config import LiTConfig, TextConfig, VisionConfig
-from .ops import Array, resample_positions, sincos_positions
+from .grids import Positions
+from .ops import Array
 from .outputs import EncoderOutput, HostArray, LiTOutput, to_host
 from .trace import NO_TAP, Recorder, Tap, activation_names
 from .weights.tree import LiTParams, TextParams, VisionParams
@@ -69,8 +70,7 @@ class VisionEncoder(Encoder[VisionConfig, VisionParams]):
         """
         each = [self.embed(image[None]) for image in images]
         lengths = [x.shape[1] for x in each]
-        x = self.backend.concatenate(each, axis=1)  # (1, ΣN, D)
-        x = self.transformer(x, NO_TAP, lengths=lengths)
+        x = self.transformer(self.backend.concatenate(each, axis=1), NO_TAP, lengths=lengths)
         return [self.finish(one) for one in layers.sequences(x, lengths)]
 
     def embed(self, pixel_values: ArrayLike, interpolate: bool = False, tap: Tap = NO_TAP) -> Array:
@@ -94,15 +94,16 @@ class VisionEncoder(Encoder[VisionConfig, VisionParams]):
 
     def positions(self, height: int, width: int) -> Array:
         """The position embedding for images of a size in pixels, (N, D)."""
-        table, c, be = self.params.pos_embed, self.config, self.backend
+        table, c = self.params.pos_embed, self.config
         rows, columns = height // c.patch_size, width // c.patch_size
         if table is not None and rows == columns == c.grid_size:
             return table
-        if table is None:
-            host = sincos_positions(rows, columns, c.hidden_size, host_dtype(self.dtype))
-        else:
-            host = resample_positions(be.to_numpy(table), rows, columns)
-        return be.asarray(host, self.dtype)
+        return self.backend.asarray(self.grids(rows, columns), self.dtype)
+
+    @cached_property
+    def grids(self) -> Positions:
+        """The position embedding for a grid, on the host."""
+        return Positions(self.params.pos_embed, self.config.hidden_size, self.backend, self.dtype)
 
     def __call__(
         self, pixel_values: ArrayLike, *, output_hidden_states: bool = False,

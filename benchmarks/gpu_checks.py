@@ -117,6 +117,8 @@ def _products(bench: Bench, config: VisionConfig, dtype: str) -> Triples:
         for add in (False, True):
             bench.poison()
             placed = [be.asarray(array.astype(np.float32), dtype) for array in (x, weight, there)]
+            if add:  # to the residual stream
+                placed[2] = bench.device.asarray(there, np.float32)
             bench.device.multiply(*placed, add=add, tf32=dtype == "tf32")
             true = x @ weight.T + (there if add else 0)
             yield f"product {name}" + ", added" * add, be.to_numpy(placed[2]), true

@@ -107,7 +107,7 @@ def attend_by_library(
 
 
 def name_of(index: int) -> str:
-    """A GPU's name, or why it cannot be used; nothing is allocated there.
+    """A GPU's name, or why it cannot be used.
 
     Raises:
         BackendUnavailable: it cannot.
@@ -116,7 +116,7 @@ def name_of(index: int) -> str:
         from aimv2_np_cupy import make_backend
     except ModuleNotFoundError as error:
         raise BackendUnavailable(
-            "the plug-in is not installed: pip install './backends/cupy[cuda12]'"
+            "the plug-in is not installed: pip install './backends/cupy[cuda13]'"
         ) from error
     make_backend(index)
     from cupy.cuda import runtime

@@ -214,7 +214,9 @@ def ratio(bench: Bench, plan: Plan) -> Iterator[Record]:
     def products(attribute: str) -> Run:
         matrices = [getattr(block, attribute).array for block in model.params.blocks]
         outputs, inner = matrices[0].shape
-        out, add = placed(rows, outputs), attribute in ("proj", "fc2")
+        add = attribute in ("proj", "fc2")  # to the residual stream, which is float32
+        out = placed(rows, outputs)
+        out = out.astype(np.float32) if add else out
 
         def run() -> None:
             for matrix in matrices:

@@ -5,7 +5,7 @@ pytest loads it, through verify/pytest_plugin.py, where `aimv2_np.testing` is wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -48,6 +48,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def be(pytestconfig: pytest.Config) -> Backend:
     """The backend that is tested."""
     return _backend(pytestconfig)
+
+
+@pytest.fixture(autouse=True)
+def _in_scope(be: Backend) -> Iterator[None]:
+    """Operators on its arrays run where these lie."""
+    with be.scope():
+        yield
 
 
 @pytest.fixture

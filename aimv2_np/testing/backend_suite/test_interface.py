@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -78,6 +80,29 @@ def test_a_device_that_does_not_exist(pytestconfig: pytest.Config) -> None:
     name = pytestconfig.getoption("--backend")
     with pytest.raises(aimv2_np.BackendUnavailable):
         aimv2_np.load("emoji-lit", backend=name, device="no such device")
+
+
+def test_the_temperature_is_a_number(dtype: str, be: Backend) -> None:
+    """Of no dimension, and not rounded to 16 bits."""
+    model: Any = aimv2_np.load("emoji-lit", backend=be, dtype=dtype)
+    plain: Any = aimv2_np.load("emoji-lit", backend="numpy")
+    exact = plain.logit_scale
+    assert model.logit_scale.shape == ()
+    np.testing.assert_allclose(model.logit_scale, exact, rtol=1e-5)
+
+
+def test_many_images(dtype: str, be: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several batches, as a list and as an iterator: each is the one that was given."""
+    monkeypatch.setattr("aimv2_np.pipelines.PATCH_BATCH", 64 * 7)  # seven images
+    rng = np.random.default_rng(5)
+    images = [rng.integers(256, size=(64, 64, 3), dtype=np.uint8) for _ in range(40)]
+    model = aimv2_np.load("emoji-lit", backend=be, dtype=dtype)
+    alone = np.concatenate([model.encode_image(image) for image in images])
+    for given in (images, iter(images)):
+        found = model.encode_image(given)
+        assert (found @ alone.T).argmax(axis=1).tolist() == list(range(40))
+        assert np.linalg.norm(found - alone, axis=1).max() < 0.05
+    assert model.patch_features(images).shape == (40, 64, 192)
 
 
 def test_the_packaged_model(dtype: str, be: Backend) -> None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import gc
+import re
+import subprocess
+import sys
 import weakref
+from operator import attrgetter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from aimv2_np_cupy import blas
 from aimv2_np_cupy.blas import BlasError
 from aimv2_np_cupy.device import Cuda, MemoryIsFull
+
+NO_NAMES = {"py"}  # of a file, in a docstring
 
 
 class RuntimeFailure(RuntimeError):
@@ -60,7 +68,7 @@ class Blas:
 
 def cuda(notes: list[str]) -> Any:
     device: Any = Cuda.__new__(Cuda)
-    runtime = SimpleNamespace(CUDARuntimeError=RuntimeFailure, errorMemoryAllocation=2)
+    runtime = SimpleNamespace(CUDARuntimeError=RuntimeFailure)
     device.xp = SimpleNamespace(
         empty=lambda size, dtype: Memory(),
         cuda=SimpleNamespace(Stream=lambda non_blocking: Stream(notes, non_blocking),
@@ -126,3 +134,24 @@ def test_each_threads_own_stream_is_a_queue_of_its_own() -> None:
     first, again, own = (device.queue() for _ in range(3))
     assert first == again != own
     assert np.shape(own) == (2,)
+
+
+def test_all_that_is_asked_of_cupy_exists() -> None:
+    """Names that no test calls, because only a GPU could."""
+    cupy: Any = pytest.importorskip("cupy", reason="CuPy is not installed")
+    sources = [p.read_text() for p in Path(blas.__file__).parent.glob("*.py")]
+    pattern = r"(?:\bxp|\bcupy)((?:\.[A-Za-z_]\w*)+)"
+    names = {name[1:] for text in sources for name in re.findall(pattern, text)}
+    assert len(names) > 20
+    for name in sorted(names - NO_NAMES):
+        attrgetter(name)(cupy)
+
+
+def test_cublas_is_found_where_cupy_finds_it() -> None:
+    """In a process of its own: whoever loaded it before would hide it."""
+    pytest.importorskip("nvidia.cublas", reason="nvidia-cublas-cu12 is not installed")
+    code = (
+        "import cupy; from aimv2_np_cupy.blas import Blas, load; "
+        "Blas(load(cupy.cuda.runtime.runtimeGetVersion()))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -102,6 +102,22 @@ def test_operators_run_there_too() -> None:
     assert here.depth == 0
 
 
+def test_what_fails_later_is_ours_too() -> None:
+    """Faults show when a result is waited for; operators in the scope fail, too."""
+
+    def broken() -> Any:
+        raise FloatingPointError("an illegal address")
+
+    be = guarded(replace(table(NumpyDevice()), fetch=lambda x: broken), Here())
+    assert be.fetch is not None
+    waiting = be.fetch(np.ones(2))
+    with pytest.raises(BackendUnavailable, match="the GPU failed: an illegal address"):
+        waiting()
+    words = "memory is too small for this: MemoryError"
+    with pytest.raises(BackendUnavailable, match=words), be.scope():
+        raise MemoryError
+
+
 def test_memory_that_runs_out_is_said() -> None:
     def full(*_: Any) -> Any:
         raise MemoryError("Out of memory allocating 1,000 bytes\nand more")

@@ -96,7 +96,9 @@ class Xp:
         self.cuda = SimpleNamespace(
             Stream=Stream, alloc_pinned_memory=Pinned, get_current_stream=lambda: CURRENT
         )
-        self.ascontiguousarray = lambda array: array  # all of these are
+
+    def ascontiguousarray(self, array: Any) -> Any:
+        return array if array.ndim else array.reshape(1)  # as CuPy does
 
     def empty(self, size: int, dtype: Any) -> Any:
         if self.left == 0:
@@ -174,6 +176,23 @@ def test_a_result_comes_back_while_the_next_batch_is_computed() -> None:
     CURRENT.work.append(lambda: done.append("the next batch"))
     np.testing.assert_array_equal(waiting(), np.ones((3, 4)))
     assert done == []
+
+
+def test_a_single_number_stays_one() -> None:
+    waiting = Download(Xp())(np.array(3.0).view(There))
+    CURRENT.finish()
+    assert waiting().shape == ()
+    assert waiting() == 3
+
+
+def test_a_result_that_nobody_waits_for_is_waited_for() -> None:
+    """Its pinned memory would else be written to when it is already someone else's."""
+    download = Download(Xp())
+    waiting = download(np.zeros(3, np.float32).view(There))
+    done = waiting.done
+    assert not done.done
+    del waiting
+    assert done.done
 
 
 def test_nothing_comes_back_as_nothing() -> None:

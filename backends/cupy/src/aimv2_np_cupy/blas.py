@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any
 
 __all__ = ["Blas", "BlasError", "load"]
@@ -50,7 +49,9 @@ def load(runtime: int) -> ctypes.CDLL:
     Raises:
         ImportError, OSError: there is none, or one of another CUDA is in its place.
     """
-    import_module("cupy_backends.cuda.libs.cublas")  # loads it, from NVIDIA's wheel or a toolkit
+    # From the package, which finds it in NVIDIA's wheels, too.
+    from cupy_backends.cuda.libs import cublas  # noqa: F401
+
     major = runtime // 1000
     if sys.platform == "win32":
         return ctypes.CDLL(f"cublas64_{major}.dll")

@@ -47,6 +47,8 @@ class CudnnAttention:
         """
         try:
             return self._prepared(xp, qkv, out, batch, heads, causal)
+        except MemoryError:
+            raise
         except Exception as error:
             said = (str(error).splitlines() or [type(error).__name__])[0]
             warn(f"cuDNN refuses this attention, our own runs instead: {said}")

@@ -34,6 +34,9 @@ STORED: dict[str, np.dtype[Any]] = {
 }
 
 
+_NO_MEMORY = 2  # cudaErrorMemoryAllocation
+
+
 class MemoryIsFull(Exception):
     """Memory ran out in one of CUDA's libraries."""
 
@@ -179,7 +182,7 @@ class Cuda:
         except BlasError as error:
             raise (MemoryIsFull(str(error)) if error.full else error) from None
         except self.xp.cuda.runtime.CUDARuntimeError as error:
-            full = error.status == self.xp.cuda.runtime.errorMemoryAllocation
+            full = error.status == _NO_MEMORY
             raise (MemoryIsFull(str(error)) if full else error) from None
 
     def launch(
@@ -236,6 +239,7 @@ class Cuda:
     def release(self) -> None:
         """Of CuPy's pool."""
         self.xp.get_default_memory_pool().free_all_blocks()
+        self.xp.get_default_pinned_memory_pool().free_all_blocks()
 
     @cached_property
     def _function(self) -> Callable[[str, str], Any]:

@@ -26,7 +26,7 @@ __all__ = ["Executor", "Layers", "bucket", "shares"]
 
 Array = Any
 PLANS = 8  # shapes whose memory and graph are kept
-MOST = 65535  # sequences at once: a grid's third dimension
+MOST = 61440  # sequences at once: with those that fill a bucket, what a grid takes
 
 
 @dataclass(frozen=True)
@@ -190,9 +190,11 @@ class Executor:
         return held
 
     def _halve(self, packed: Packed) -> None:
-        if self.rows is None:
+        with self.lock:
+            first, half = self.rows is None, max(packed.rows // 2, 1)
+            self.rows = min(self.rows or half, half)
+        if first:
             warn(
                 f"the GPU's memory is too small for {len(packed.lengths)} sequences at once: it "
                 "goes on with fewer at a time"
             )
-        self.rows = max(packed.rows // 2, 1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,17 +74,27 @@ class Download:
     def __init__(self, xp: Any) -> None:
         self.xp, self.stream = xp, xp.cuda.Stream(non_blocking=True)
 
-    def __call__(self, array: Array) -> Callable[[], Any]:
+    def __call__(self, array: Array) -> Fetched:
         """Begin to fetch an array, once what is queued is done; what is returned waits for it."""
-        array = self.xp.ascontiguousarray(array)
+        shape = array.shape
+        array = self.xp.ascontiguousarray(array)  # CuPy's makes (1,) of ()
         pinned = self.xp.cuda.alloc_pinned_memory(max(array.nbytes, 1))
         host = np.frombuffer(pinned, array.dtype, array.size).reshape(array.shape)
         self.stream.wait_event(self.xp.cuda.get_current_stream().record())
         array.get(stream=self.stream, out=host, blocking=False)
-        done = self.stream.record()
+        return Fetched(array, host.reshape(shape), self.stream.record())
 
-        def wait(held: Array = array) -> Any:  # the array lives until it was fetched
-            done.synchronize()
-            return host.copy()  # pinned memory goes back to its pool
 
-        return wait
+class Fetched:
+    """A result on its way. Until it is there neither memory may be used for anything else."""
+
+    def __init__(self, array: Array, host: Any, done: Any) -> None:
+        self.array, self.host, self.done = array, host, done
+
+    def __call__(self) -> Any:
+        """Wait for it."""
+        self.done.synchronize()
+        return self.host.copy()  # pinned memory goes back to its pool
+
+    def __del__(self) -> None:
+        self.done.synchronize()
