@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ops import Array
+from ..viz.components import as_colours
+from ..viz.components import components as components_of
 
-__all__ = ["Components", "Residual", "components", "principal_components", "residual"]
-
-_CLIPPED = 2  # percent of the patches at either end of a component that get the end's colour
+__all__ = ["Components", "Residual", "components", "residual"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +62,7 @@ class Components:
     @property
     def colours(self) -> NDArray[np.uint8]:
         """The scores from 0 to 255, each component by itself, with its ends clipped."""
-        ends = np.percentile(self.scores, (_CLIPPED, 100 - _CLIPPED), axis=1, keepdims=True)
-        low, high = ends
-        width = np.where(high > low, high - low, 1)
-        part = np.where(high > low, (self.scores - low) / width, 0.5)
-        return np.asarray(np.rint(np.clip(part, 0, 1) * 255), np.uint8)
+        return np.rint(as_colours(self.scores) * 255).astype(np.uint8)
 
 
 def components(
@@ -85,28 +81,9 @@ def components(
         tick(f"components of {name}")
         x = trace[f"vision.{activation}"][0].astype(np.float64)
         x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-        found, share = principal_components(x)
+        found, share = components_of(x)
         if scores:
             found = found * np.where((found * scores[-1]).sum(axis=0) < 0, -1, 1)
         scores.append(found)
         shares.append(share)
     return Components(tuple(where), np.stack(scores), np.stack(shares))
-
-
-def principal_components(x: Array, count: int = 3) -> tuple[Array, Array]:
-    """Scores (N, count) of vectors (N, D), and each component's share of the variance (count,).
-
-    From the eigenvectors of the smaller of the two products, (N, N) or (D, D); what there is no
-    component for is zero.
-    """
-    x = x - x.mean(axis=0)
-    wide = x.shape[0] <= x.shape[1]
-    values, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)  # ascending
-    values = np.maximum(values[::-1][:count], 0)
-    vectors = vectors[:, ::-1][:, :count]
-    found = vectors * np.sqrt(values) if wide else x @ vectors
-    total = np.square(x).sum()
-    scores, shares = np.zeros((len(x), count)), np.zeros(count)
-    scores[:, : found.shape[1]] = found
-    shares[: len(values)] = values / total if total > 0 else 0
-    return scores, shares

@@ -13,6 +13,7 @@ Judge by values that are worked out here in another way than the lesson does it,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -146,6 +147,8 @@ def number(answer: Any, right: float, hints: Mapping[Any, str] | None = None, *,
     for value, hint in (hints or {}).items():
         if _close(found, value, within):
             raise Wrong(hint)
+    if math.isnan(found):
+        raise Wrong("a number is asked for, found NaN")
     raise Wrong(f"{found:g} is too {'large' if found > right else 'small'}")
 
 

@@ -10,6 +10,7 @@ They need matplotlib: `pip install 'aimv2-np[notebooks]'`.
 pictures.py   what every picture is: a matplotlib Figure with an alternative text
 canvas.py     colours, sizes, labels
 arrays.py     what is drawn, as plain NumPy
+components.py principal components, also for the page of `explain`
 imagery.py    images and their patches
 features.py   numbers and features over an image's patches
 heads.py      whom a patch attends to, also with sliders; what the pooling head looks at
@@ -42,7 +43,7 @@ _WHERE = {
     "pca": "features",
     "picture": "canvas",
     "pooling": "heads",
-    "principal_components": "arrays",
+    "principal_components": "components",
     "probabilities": "charts",
     "roofline": "charts",
     "similarity": "features",
@@ -57,13 +58,13 @@ __all__ = ["as_rgb", "attention", "bars", "contributions", "curves", "explore_at
 if TYPE_CHECKING:
     from .arrays import as_rgb as as_rgb
     from .arrays import nearest_patches as nearest_patches
-    from .arrays import principal_components as principal_components
     from .canvas import picture as picture
     from .charts import bars as bars
     from .charts import curves as curves
     from .charts import matrix as matrix
     from .charts import probabilities as probabilities
     from .charts import roofline as roofline
+    from .components import principal_components as principal_components
     from .diagrams import tiles as tiles
     from .features import nearest as nearest
     from .features import over_patches as over_patches

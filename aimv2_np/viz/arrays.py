@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import AIMv2Error
 from ..images import CLIP_MEAN, CLIP_STD
 
-__all__ = ["as_rgb", "grid_of", "nearest_patches", "needed", "patch_side", "principal_components"]
+__all__ = ["among", "as_rgb", "grid_of", "nearest_patches", "needed", "patch_side"]
 
 Array = NDArray[Any]
 
@@ -68,6 +68,16 @@ def grid_of(values: Array, grid: tuple[int, int] | None) -> tuple[int, int]:
     return rows, columns
 
 
+def among(index: int, count: int, what: str) -> None:
+    """An index that must be one of `count`.
+
+    Raises:
+        AIMv2Error: it is not.
+    """
+    if not 0 <= index < count:
+        raise AIMv2Error(f"there is no {what} {index}: there are {count}, from 0")
+
+
 def needed(trace: Mapping[str, Array], *names: str) -> list[Array]:
     """Activations of a trace.
 
@@ -97,27 +107,18 @@ def depth_of(trace: Mapping[str, Array], tower: str) -> int:
     return depth
 
 
-def principal_components(features: ArrayLike, count: int = 3) -> Array:
-    """The coordinates of N features (N, D) along their first principal components, (N, count).
-
-    The mean is subtracted. A component's sign, which is arbitrary, is chosen so that its largest
-    coordinate is positive.
-    """
-    x = np.asarray(features, np.float64)
-    x = x - x.mean(axis=0)
-    u, s, _ = np.linalg.svd(x, full_matrices=False)
-    coordinates = u[:, :count] * s[:count]
-    largest = np.take_along_axis(coordinates, np.abs(coordinates).argmax(axis=0)[None], axis=0)
-    return np.asarray(coordinates * np.where(largest < 0, -1, 1))
-
-
 def nearest_patches(
     features: ArrayLike, others: ArrayLike, picked: Sequence[int]
 ) -> list[tuple[int, int, float]]:
     """For each picked patch of one image the most similar one of another: (patch, other, cosine).
 
     features (N, D), others (M, D).
+
+    Raises:
+        AIMv2Error: there is no such patch.
     """
+    for patch in picked:
+        among(patch, len(np.asarray(features)), "patch")
     a, b = (np.asarray(x, np.float64) for x in (features, others))
     a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
     cosines = a[list(picked)] @ b.T

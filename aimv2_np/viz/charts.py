@@ -26,6 +26,7 @@ __all__ = ["bars", "curves", "matrix", "probabilities", "roofline"]
 
 MOST_NAMED = 24  # rows or columns whose names can still be read
 MOST_WRITTEN = 144  # cells whose number can still be read
+LINE = 0.17  # inches that a name needs
 MARKERS = "osD^vPX"
 
 
@@ -57,7 +58,8 @@ def matrix(
         ax: where to draw.
 
     Raises:
-        AIMv2Error: no matrix; names that do not fit it; too many cells to write numbers into.
+        AIMv2Error: no matrix, or no finite number in it; names that do not fit it; too many cells
+            to write numbers into.
     """
     cells = np.asarray(values, np.float64)
     if cells.ndim != 2 or not cells.size:
@@ -65,18 +67,23 @@ def matrix(
     if written is not None and cells.size > MOST_WRITTEN:
         raise AIMv2Error(f"{cells.size} cells are too many to write numbers into")
     cells = np.where(np.isfinite(cells), cells, np.nan)
+    if np.isnan(cells).all():
+        raise AIMv2Error("the matrix holds no finite number")
     signed = bool(np.nanmin(cells) < 0) if signed is None else signed
     largest = np.nanmax(np.abs(cells))
     low, high = (-largest, largest) if signed else (np.nanmin(cells), np.nanmax(cells))
     height, width = cells.shape
-    figure, ax = canvas(ax, width=5.6, height=min(7.0, max(2.2, 4.4 * height / width + 0.6)))
+    named = rows is not None or height <= MOST_NAMED // 2
+    flat = named and 4.4 / width < LINE  # with square cells the names of rows would overlap
+    needed = max(2.2, LINE * height + 0.8 if flat else 4.4 * height / width + 0.6)
+    figure, ax = canvas(ax, width=5.6, height=min(7.0, needed))
     colours = ax.imshow(
         cells,
         cmap=SIGNED if signed else AMOUNTS,
         vmin=low,
         vmax=high,
         interpolation="nearest",
-        aspect="equal" if 0.25 < height / width < 4 else "auto",
+        aspect="equal" if 0.25 < height / width < 4 and not flat else "auto",
     )
     figure.colorbar(colours, ax=ax, label=unit, shrink=0.85)
     _names(ax, rows, columns, (height, width))

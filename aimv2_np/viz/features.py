@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import AIMv2Error
-from .arrays import Array, as_rgb, grid_of, nearest_patches, patch_side, principal_components
+from .arrays import Array, among, as_rgb, grid_of, nearest_patches, patch_side
 from .canvas import AMOUNTS, COLOURS, SIGNED, Axes, canvas, label, outline, picture
+from .components import as_colours, components, oriented
 
 __all__ = ["nearest", "over_patches", "pca", "similarity"]
 
@@ -48,6 +49,8 @@ def over_patches(
     """
     values = np.asarray(values, np.float64)
     rgb, (rows, columns), side = _placed(values, pixels, grid, patch_size)
+    if picked is not None:
+        among(picked, len(values), "patch")
     figure, ax = canvas(ax, width=4.8, height=4.2 * min(2.0, max(0.5, rows / columns)))
     low, high = limits or _limits(values, signed)
     extent = (-0.5, columns * side - 0.5, rows * side - 0.5, -0.5)
@@ -108,29 +111,51 @@ def similarity(
     """How similar a patch's vector is to every other's: a map of cosines for each picked patch.
 
     vectors (N, D): position embeddings, or features.
+
+    Raises:
+        AIMv2Error: there is no such patch.
     """
     x = np.asarray(vectors, np.float64)
     rows, columns = grid_of(x, grid)
     x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    for patch in picked:
+        among(patch, len(x), "patch")
     across = min(4, len(picked))
     down = -(-len(picked) // across)
     figure, axes = picture(down, across, width=2.1 * across + 0.9, height=2.2 * down + 0.5)
     figure.suptitle(title, fontsize="medium")
     for ax in axes.ravel()[len(picked) :]:
         ax.set_visible(False)
+    said = []
     for ax, p in zip(axes.ravel(), picked, strict=False):
-        cosines = (x @ x[p]).reshape(rows, columns)
-        colours = ax.imshow(cosines, cmap=SIGNED, vmin=-1, vmax=1, interpolation="nearest")
+        cosines = x @ x[p]
+        shown = cosines.reshape(rows, columns)
+        colours = ax.imshow(shown, cmap=SIGNED, vmin=-1, vmax=1, interpolation="nearest")
         outline(ax, p, columns, 1)
         ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), xticks=[], yticks=[])
-        row, column = divmod(p, columns)
-        label(ax, title=f"row {row}, column {column}")
+        label(ax, title=_place(p, columns))
+        said.append(_likeness(cosines, p, columns))
     figure.colorbar(colours, ax=axes, label="cosine", shrink=0.8)
     figure.say(
         f"{title or 'Similarity'}: the cosine between the vectors of {len(picked)} framed patches "
-        f"and those of all {rows} × {columns}, orange below 0, purple above."
+        f"and those of all {rows} × {columns}, orange below 0, purple above. {'; '.join(said)}."
     )
     return figure
+
+
+def _place(patch: int, columns: int) -> str:
+    row, column = divmod(patch, columns)
+    return f"row {row}, column {column}"
+
+
+def _likeness(cosines: Array, patch: int, columns: int) -> str:
+    """In words, which others a patch's vector is most and least like."""
+    others = np.delete(np.arange(len(cosines)), patch)
+    if not len(others):
+        return _place(patch, columns)
+    found = (others[order(cosines[others])] for order in (np.argmax, np.argmin))
+    most, least = (f"{_place(int(p), columns)} ({cosines[p]:.2f})" for p in found)
+    return f"{_place(patch, columns)} is most like {most}, least like {least}"
 
 
 def pca(
@@ -158,7 +183,9 @@ def pca(
     rows, columns = grid_of(x[0], grid)
     if pixels is not None and len(pixels) != len(x):
         raise AIMv2Error(f"{len(pixels)} images for the features of {len(x)}")
-    colours = _as_colours(principal_components(x.reshape(-1, x.shape[-1])))
+    scores, shares = components(x.reshape(-1, x.shape[-1]))
+    scores = oriented(scores)
+    colours = as_colours(scores)
     above = pixels is not None
     figure, axes = picture(1 + above, len(x), width=2.1 * len(x) + 0.3, height=2.3 * (1 + above))
     figure.suptitle(title, fontsize="medium")
@@ -172,14 +199,26 @@ def pca(
         label(ax, title=name)
     figure.say(
         f"{title or 'Patch features'}: each of {rows} × {columns} patches of {len(x)} image(s) in "
-        "a colour whose red, green and blue are its features' first three principal components."
+        "a colour whose red, green and blue are its features' first three principal components, "
+        f"{', '.join(f'{100 * share:.0f} %' for share in shares)} of what differs. "
+        + _ends(scores, (rows, columns), titles)
     )
     return figure
 
 
-def _as_colours(coordinates: Array) -> Array:
-    low, high = np.percentile(coordinates, [2, 98], axis=0)
-    return np.asarray(np.clip((coordinates - low) / np.maximum(high - low, 1e-12), 0, 1))
+def _ends(scores: Array, grid: tuple[int, int], titles: Sequence[str] | None) -> str:
+    """In words, at which patches each component is largest and smallest."""
+
+    def where(at: int) -> str:
+        image, patch = divmod(at, grid[0] * grid[1])
+        name = titles[image] if titles else "" if len(scores) == grid[0] * grid[1] else f"{image}"
+        return f"{name + ': ' if name else ''}{_place(patch, grid[1])}"
+
+    said = [
+        f"Most {colour} at {where(int(score.argmax()))}, least at {where(int(score.argmin()))}"
+        for colour, score in zip(("red", "green", "blue"), scores.T, strict=True)
+    ]
+    return ". ".join(said) + "."
 
 
 def nearest(
@@ -189,34 +228,50 @@ def nearest(
     other_pixels: ArrayLike,
     picked: Sequence[int],
     *,
+    patch_size: int | None = None,
     title: str = "",
 ) -> Any:
     """Picked patches of one image, and the most similar patch of another for each.
 
     features (N, D) and others (M, D) belong to the two images; a pair has one colour and number.
+    `patch_size` is the side of a patch in pixels, needed where several fit.
+
+    Raises:
+        AIMv2Error: there is no such patch; the features do not fit the images.
     """
     pairs = nearest_patches(features, others, picked)
     figure, axes = picture(1, 2, width=7.6, height=4.0)
     figure.suptitle(title, fontsize="medium")
     sides = ((axes[0, 0], features, pixels, 0), (axes[0, 1], others, other_pixels, 1))
+    places = []
     for ax, x, shown, which in sides:
         rgb = as_rgb(shown)
-        side = patch_side(rgb.shape[:2], len(np.asarray(x)))
-        columns = rgb.shape[1] // side
+        side = patch_side(rgb.shape[:2], len(np.asarray(x)), patch_size)
         ax.imshow(rgb, interpolation="nearest")
-        for number, pair in enumerate(pairs):
-            colour = COLOURS[number % len(COLOURS)]
-            patch = int(pair[which])
-            row, column = divmod(patch, columns)
-            outline(ax, patch, columns, side, colour)
-            centre = (column + 0.5) * side - 0.5, (row + 0.5) * side - 0.5
-            plate = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
-            ax.text(*centre, str(number + 1), ha="center", va="center", fontsize=8, bbox=plate)
+        at = [int(pair[which]) for pair in pairs]
+        _number(ax, at, rgb.shape[1] // side, side)
+        places.append([_place(patch, rgb.shape[1] // side) for patch in at])
         ax.set(xticks=[], yticks=[])
     label(axes[0, 0], title="picked")
     label(axes[0, 1], title="most similar there")
+    said = (
+        f"{number}: {one}, and {other} ({cosine:.2f})"
+        for number, (one, other, (*_, cosine)) in enumerate(zip(*places, pairs, strict=True), 1)
+    )
     figure.say(
-        f"{title or 'Nearest patches'}: {len(pairs)} patches of one image and the most similar "
-        "ones of another, with cosines " + ", ".join(f"{c:.2f}" for *_, c in pairs) + "."
+        f"{title or 'Nearest patches'}: {len(pairs)} patches of one image, the most similar ones "
+        f"of another, and their cosines. {'; '.join(said)}."
     )
     return figure
+
+
+def _number(ax: Axes, patches: Sequence[int], columns: int, side: int) -> None:
+    """Frame patches and number them from 1; where several are one, it has all their numbers."""
+    plate = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
+    for patch in dict.fromkeys(patches):
+        numbers = [i for i, other in enumerate(patches) if other == patch]
+        outline(ax, patch, columns, side, COLOURS[numbers[0] % len(COLOURS)])
+        row, column = divmod(patch, columns)
+        centre = (column + 0.5) * side - 0.5, (row + 0.5) * side - 0.5
+        text = ", ".join(str(i + 1) for i in numbers)
+        ax.text(*centre, text, ha="center", va="center", fontsize=8, bbox=plate)

@@ -7,8 +7,7 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import AIMv2Error
-from .arrays import Array, needed, patch_side
+from .arrays import Array, among, needed, patch_side
 from .canvas import Axes, label, needs, outline, picture
 from .features import over_patches
 from .imagery import image as draw_image
@@ -44,11 +43,11 @@ def attention(
     """
     name = f"vision.blocks.{block}.attn.pattern"
     pixels, pattern = needed(trace, "pixel_values", name)
-    _among(image, len(pixels), "image")
+    among(image, len(pixels), "image")
     weights = pattern[image]  # (H, N, N)
-    _among(patch, weights.shape[1], "patch")
+    among(patch, weights.shape[1], "patch")
     if head is not None:
-        _among(head, len(weights), "head")
+        among(head, len(weights), "head")
     seen = weights.mean(axis=0)[patch] if head is None else weights[head, patch]
     title = f"block {block}, {MEAN if head is None else f'head {head}'}, patch {patch}"
     side = patch_side(pixels.shape[2:], len(seen), patch_size)
@@ -62,11 +61,6 @@ def attention(
     return figure
 
 
-def _among(index: int, count: int, what: str) -> None:
-    if not 0 <= index < count:
-        raise AIMv2Error(f"there is no {what} {index}: there are {count}, from 0")
-
-
 def pooling(trace: Mapping[str, Array], *, image: int = 0, patch_size: int | None = None) -> Any:
     """What the pooling head's learned query looks at, head by head.
 
@@ -76,7 +70,7 @@ def pooling(trace: Mapping[str, Array], *, image: int = 0, patch_size: int | Non
         AIMv2Error: not recorded, or there is no such image.
     """
     pixels, pattern = needed(trace, "pixel_values", "vision.head.pattern")
-    _among(image, len(pixels), "image")
+    among(image, len(pixels), "image")
     weights = pattern[image, :, 0]  # (H, N)
     across = min(3, len(weights))
     down = -(-len(weights) // across)
@@ -98,7 +92,12 @@ def pooling(trace: Mapping[str, Array], *, image: int = 0, patch_size: int | Non
 
 
 def explore_attention(
-    trace: Mapping[str, Array], block: int = 0, head: int | None = None, patch: int = 0
+    trace: Mapping[str, Array],
+    block: int = 0,
+    head: int | None = None,
+    patch: int = 0,
+    *,
+    patch_size: int | None = None,
 ) -> Explorer:
     """`attention` with sliders for block, head and patch, in a notebook that is running.
 
@@ -107,21 +106,26 @@ def explore_attention(
     Raises:
         AIMv2Error: as `attention`; ipywidgets cannot be imported.
     """
-    return Explorer(trace, block, head, patch)
+    return Explorer(trace, block, head, patch, patch_size)
 
 
 class Explorer:
     """The sliders and the picture. `attention` is the function it calls."""
 
     def __init__(
-        self, trace: Mapping[str, Array], block: int, head: int | None, patch: int
+        self,
+        trace: Mapping[str, Array],
+        block: int,
+        head: int | None,
+        patch: int,
+        patch_size: int | None,
     ) -> None:
         try:
             import ipywidgets
         except ImportError as error:
             raise needs("ipywidgets", error) from error
-        self.trace = trace
-        self.still = attention(trace, block, head, patch)
+        self.trace, self.patch_size = trace, patch_size
+        self.still = attention(trace, block, head, patch, patch_size=patch_size)
         blocks = [i for i in range(1000) if f"vision.blocks.{i}.attn.pattern" in trace]
         heads, patches = trace[f"vision.blocks.{block}.attn.pattern"].shape[1:3]
         choices = [(MEAN, -1), *((f"head {i}", i) for i in range(heads))]
@@ -145,7 +149,8 @@ class Explorer:
 
     def _draw(self, _: Any) -> None:
         head = None if self.head.value < 0 else self.head.value
-        picture = attention(self.trace, self.block.value, head, self.patch.value)
+        chosen = self.block.value, head, self.patch.value
+        picture = attention(self.trace, *chosen, patch_size=self.patch_size)
         self.shown.value = _as_html(picture)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:

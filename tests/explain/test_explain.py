@@ -16,7 +16,7 @@ from aimv2_np.config import OFFICIAL, LiTConfig
 from aimv2_np.errors import AIMv2Error, AIMv2Warning, ConfigError, ImageError
 from aimv2_np.explain import explain
 from aimv2_np.explain.attention import MOST_WEIGHTS, attention_maps, cells_for, pooled
-from aimv2_np.explain.depth import Components, components, principal_components, residual
+from aimv2_np.explain.depth import Components, components, residual
 from aimv2_np.explain.texts import against_others, contributions
 
 # ---------------------------------------------------------------------------- attention
@@ -133,26 +133,6 @@ def test_what_blocks_add_is_what_the_stream_gains() -> None:
         np.testing.assert_allclose(
             found.stream[i + 1], np.linalg.norm(after, axis=-1)[0], rtol=1e-3
         )
-
-
-@pytest.mark.parametrize("shape", [(20, 7), (7, 20), (2, 5), (5, 2), (1, 3), (4, 1)])
-def test_components_are_those_of_the_singular_values(shape: tuple[int, int]) -> None:
-    x = np.random.default_rng(1).standard_normal(shape)
-    scores, shares = principal_components(x)
-    u, s, _ = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
-    wanted = np.zeros((shape[0], 3))
-    wanted[:, : s.size] = (u * s)[:, :3]
-    np.testing.assert_allclose(np.abs(scores), np.abs(wanted), atol=1e-6)
-    total = np.square(s).sum()
-    part = np.square(s[:3]) / total if total > 0 else np.zeros(min(3, s.size))
-    np.testing.assert_allclose(shares[: part.size], part, atol=1e-12)
-
-
-def test_points_on_a_line_have_one_component() -> None:
-    x = np.outer([-3, -1, 0, 4], [0.6, 0.8])
-    scores, shares = principal_components(x)
-    np.testing.assert_allclose(np.abs(scores[:, 0]), [3, 1, 0, 4], atol=1e-7)
-    np.testing.assert_allclose(shares, [1, 0, 0], atol=1e-12)
 
 
 def test_components_see_directions_and_keep_their_signs() -> None:

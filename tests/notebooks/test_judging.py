@@ -56,7 +56,8 @@ def test_numbers() -> None:
     assert "too small" in wrong(number, -1, 1530)
     assert "found a list" in wrong(number, [1], 1530)
     assert "an array of the shape (2,)" in wrong(number, np.ones(2), 1530)
-    assert "too" in wrong(number, float("nan"), 1530)
+    assert wrong(number, float("nan"), 1530) == "a number is asked for, found NaN"
+    assert "inf is too large" in wrong(number, float("inf"), 1530)
 
 
 def test_arrays() -> None:

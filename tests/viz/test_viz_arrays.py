@@ -9,6 +9,7 @@ import pytest
 
 from aimv2_np import AIMv2Error, viz
 from aimv2_np.viz.arrays import grid_of, needed, patch_side
+from aimv2_np.viz.components import components as pca
 
 
 def test_images_of_all_forms_become_the_same_colours() -> None:
@@ -61,12 +62,47 @@ def test_principal_components_of_points_along_known_directions() -> None:
         assert coordinate[np.abs(coordinate).argmax()] > 0
 
 
+@pytest.mark.parametrize("shape", [(20, 7), (7, 20), (2, 5), (5, 2), (1, 3), (4, 1)])
+def test_components_are_those_of_the_singular_values(shape: tuple[int, int]) -> None:
+    x = np.random.default_rng(1).standard_normal(shape)
+    scores, shares = pca(x)
+    u, s, _ = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
+    wanted = np.zeros((shape[0], 3))
+    wanted[:, : s.size] = (u * s)[:, :3]
+    np.testing.assert_allclose(np.abs(scores), np.abs(wanted), atol=1e-6)
+    total = np.square(s).sum()
+    part = np.square(s[:3]) / total if total > 0 else np.zeros(min(3, s.size))
+    np.testing.assert_allclose(shares[: part.size], part, atol=1e-12)
+
+
+def test_points_on_a_line_have_one_component() -> None:
+    x = np.outer([-3, -1, 0, 4], [0.6, 0.8])
+    scores, shares = pca(x)
+    np.testing.assert_allclose(np.abs(scores[:, 0]), [3, 1, 0, 4], atol=1e-7)
+    np.testing.assert_allclose(shares, [1, 0, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(700, 300), (300, 700)])
+@pytest.mark.parametrize("falling", [0.7, 1.0])
+def test_components_of_many_features(shape: tuple[int, int], falling: float) -> None:
+    """Some that settle, and noise, whose components do not."""
+    spread = falling ** np.arange(shape[1])
+    x = np.random.default_rng(4).standard_normal(shape) * spread
+    scores, shares = pca(x)
+    u, s, _ = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
+    wanted = (u * s)[:, :3] * np.sign((u[:, :3] * scores).sum(axis=0))
+    np.testing.assert_allclose(scores, wanted, atol=1e-4 * s[0])
+    np.testing.assert_allclose(shares, np.square(s[:3]) / np.square(s).sum(), rtol=1e-9)
+
+
 def test_nearest_patches_by_hand() -> None:
     features = np.array([[1.0, 0], [0, 2], [1, 1]])
     others = np.array([[0, 5.0], [3, 3], [4, 0.1]])
     found = viz.nearest_patches(features, others, [2, 0])
     assert [(p, o) for p, o, _ in found] == [(2, 1), (0, 2)]
     assert [round(c, 4) for *_, c in found] == [1.0, 0.9997]
+    with pytest.raises(AIMv2Error, match="there is no patch 3: there are 3"):
+        viz.nearest_patches(features, others, [0, 3])
 
 
 def test_every_name_is_there_and_needs_no_matplotlib_to_be_found() -> None:
