@@ -62,7 +62,7 @@ class Components:
     @property
     def colours(self) -> NDArray[np.uint8]:
         """The scores from 0 to 255, each component by itself, with its ends clipped."""
-        return np.rint(as_colours(self.scores) * 255).astype(np.uint8)
+        return np.asarray(np.rint(as_colours(self.scores) * 255), np.uint8)
 
 
 def components(

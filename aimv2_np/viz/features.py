@@ -138,7 +138,7 @@ def similarity(
     figure.colorbar(colours, ax=axes, label="cosine", shrink=0.8)
     figure.say(
         f"{title or 'Similarity'}: the cosine between the vectors of {len(picked)} framed patches "
-        f"and those of all {rows} × {columns}, orange below 0, purple above. {'; '.join(said)}."
+        f"and those of all {rows} × {columns}, orange below 0, purple above. {'. '.join(said)}."
     )
     return figure
 
@@ -152,10 +152,10 @@ def _likeness(cosines: Array, patch: int, columns: int) -> str:
     """In words, which others a patch's vector is most and least like."""
     others = np.delete(np.arange(len(cosines)), patch)
     if not len(others):
-        return _place(patch, columns)
+        return "A single patch"
     found = (others[order(cosines[others])] for order in (np.argmax, np.argmin))
     most, least = (f"{_place(int(p), columns)} ({cosines[p]:.2f})" for p in found)
-    return f"{_place(patch, columns)} is most like {most}, least like {least}"
+    return f"{_place(patch, columns).capitalize()} is most like {most}, least like {least}"
 
 
 def pca(

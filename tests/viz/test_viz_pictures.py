@@ -190,9 +190,9 @@ def test_pairs_that_meet_in_one_patch_keep_their_numbers() -> None:
 def test_words_say_which_vectors_are_alike() -> None:
     vectors = [[1.0, 0], [0.6, 0.8], [0, 1], [-1, 0]]
     said = viz.similarity(vectors, [0, 2]).alt
-    assert "row 0, column 0 is most like row 0, column 1 (0.60)" in said
+    assert "Row 0, column 0 is most like row 0, column 1 (0.60)" in said
     assert "least like row 1, column 1 (-1.00)" in said
-    assert "row 1, column 0 is most like row 0, column 1 (0.80)" in said
+    assert "Row 1, column 0 is most like row 0, column 1 (0.80)" in said
     for draw in (viz.similarity, viz.over_patches):
         with pytest.raises(AIMv2Error, match="there is no patch 4"):
             draw(np.eye(4), [4]) if draw is viz.similarity else draw(np.ones(4), picked=4)
