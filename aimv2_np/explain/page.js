@@ -7,7 +7,7 @@
   const { rows, columns, heads, depth } = data;
   const patches = rows * columns;
   const state = { picked: data.patch, hovered: null, map: Number($("#block").value), head: -1,
-    text: 0, against: 0 };
+    text: 0, against: 0, asked: 0 };
 
   // ------------------------------------------------------------------ numbers
 
@@ -24,6 +24,7 @@
   const place = (patch) =>
     `patch ${patch} (row ${Math.floor(patch / columns)}, column ${patch % columns})`;
   const upper = (text) => text[0].toUpperCase() + text.slice(1);
+  const short = (text) => (text.length > 80 ? `${[...text].slice(0, 80).join("")}…` : text);
   const patch = () => state.hovered ?? state.picked;
 
   // The cell of a patch, where cells are squares of `side` patches, and the first patch of a cell.
@@ -57,14 +58,18 @@
     return unpacked.get(index);
   }
 
-  // What a query reads from each key cell in one head, or in the mean of all (-1).
-  function weights({ peaks, levels }, query, head) {
-    const found = new Float32Array(keys);
+  // In one head, or in the mean of all (-1): what a patch reads from each key cell or, the other
+  // way round, what each query cell reads from it.
+  function weights({ peaks, levels }, patch, head) {
+    const back = state.asked === 1;
+    const own = cellOf(patch, back ? data.keyCell : data.queryCell);
+    const found = new Float32Array(back ? queries : keys);
     const chosen = head < 0 ? [...Array(heads).keys()] : [head];
     for (const h of chosen) {
-      const row = h * queries + query;
-      for (let k = 0; k < keys; k++) {
-        found[k] += ((levels[row * keys + k] / 255) ** 2 * peaks[row]) / chosen.length;
+      for (let i = 0; i < found.length; i++) {
+        const row = h * queries + (back ? i : own);
+        const level = levels[row * keys + (back ? own : i)];
+        found[i] += ((level / 255) ** 2 * peaks[row]) / chosen.length;
       }
     }
     return found;
@@ -130,36 +135,42 @@
     canvas: canvasFor(tile.querySelector(".overlay")), peak: tile.querySelector(".detail"),
   }));
 
+  // The sides of the cells: of the outlined one, and of those that it is shown with.
+  const sides = () =>
+    state.asked === 1 ? [data.keyCell, data.queryCell] : [data.queryCell, data.keyCell];
+
   async function showAttention() {
     const index = state.map, unpackedBlock = await block(index);
     if (index !== state.map) return; // another block was chosen in the meantime
-    const query = cellOf(patch(), data.queryCell);
+    const [ownSide, side] = sides();
+    const own = cellOf(patch(), ownSide);
     tiles.forEach(({ canvas, peak }, i) => {
-      const found = weights(unpackedBlock, query, i - 1), top = most(found);
-      const valueAt = (at) => found[cellOf(at, data.keyCell)];
+      const found = weights(unpackedBlock, patch(), i - 1), top = most(found);
+      const valueAt = (at) => found[cellOf(at, side)];
       const name = i === 0 ? "mean of heads" : `head ${i - 1}`;
-      const where = placeOf(found.indexOf(top), data.keyCell);
+      const where = placeOf(found.indexOf(top), side);
       paint(canvas, valueAt, top, warm, `${name}: most, ${percent(top)}, at ${where}`);
       peak.textContent = `≤ ${percent(top)}`;
       if (i - 1 !== state.head) return;
-      const asked = `${placeOf(query, data.queryCell)}, block ${data.blocks[index]}, ${name}`;
+      const asked = `${placeOf(own, ownSide)}, block ${data.blocks[index]}, ${name}`;
       paint(attends, valueAt, top, warm, `${asked}: most, ${percent(top)}, at ${where}`);
       say("#attention .most", percent(top));
-      say("#attends-status", `${upper(asked)}: ${reads(found, query)}`);
+      say("#attends-status", `${upper(asked)}: ${reads(found, ownSide === side ? own : null)}`);
     });
   }
 
-  // The cells that are read most, and how many make up half.
-  function reads(found, query) {
+  // The cells that are read most, and how many make up half; or those that read most.
+  function reads(found, own) {
     const order = [...found.keys()].sort((a, b) => found[b] - found[a]);
-    const own = data.queryCell === data.keyCell ? query : null;
-    const named = order.slice(0, 3).map((cell) =>
-      `${percent(found[cell])} from ${cell === own ? "itself" : placeOf(cell, data.keyCell)}`);
+    const [, side] = sides();
+    const list = (join) => order.slice(0, 3).map((cell) =>
+      `${percent(found[cell])} ${join} ${cell === own ? "itself" : placeOf(cell, side)}`).join(", ");
+    if (state.asked === 1) return `provides ${list("of what is read by")}.`;
     const total = found.reduce((a, b) => a + b, 0);
     let sum = 0, half = 0;
     while (sum < total / 2) sum += found[order[half++]];
-    const what = data.keyCell > 1 ? "cells" : "patches";
-    return `reads ${named.join(", ")}. Half of all comes from ${half} of ${keys} ${what}.`;
+    const what = side > 1 ? "cells" : "patches";
+    return `reads ${list("from")}. Half of all comes from ${half} of ${keys} ${what}.`;
   }
 
   const forText = terms ? canvasFor($("#for-text .overlay")) : null;
@@ -169,7 +180,7 @@
     const start = (state.against * texts + state.text) * (patches + 1);
     const row = terms.subarray(start, start + patches), none = terms[start + patches];
     const top = row.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
-    const label = all(".text .label")[state.text].textContent;
+    const label = short(all(".text .label")[state.text].textContent);
     const logit = `the logit of “${label}”` +
       (texts > 1 && state.against === 0 ? " against the mean of the others" : "");
     const sum = row.reduce((a, b) => a + b, none);
@@ -205,6 +216,8 @@
   // ------------------------------------------------------------------ picking
 
   const pictures = all(".picture[id]");
+  const LEADS = [$("#attention > p").textContent,
+    "The brighter a patch, the more of what it reads comes from the outlined one."];
   let waiting = false;
 
   function show() {
@@ -213,6 +226,10 @@
     requestAnimationFrame(() => {
       waiting = false;
       markSmall();
+      const [own, side] = sides();
+      $("#attends").dataset.cell = own;
+      $("#attends").style.setProperty("--lines", side);
+      say("#attention > p", LEADS[state.asked]);
       pictures.forEach(mark);
       showText();
       showResidual();
@@ -280,7 +297,7 @@
     say("#block-number", number);
     choose({ map: Number(slider.value) });
   });
-  for (const name of ["head", "text", "against"]) {
+  for (const name of ["head", "text", "against", "asked"]) {
     for (const input of all(`input[name=${name}]`)) {
       input.addEventListener("change", () => choose({ [name]: Number(input.value) }));
       if (input.checked) state[name] = Number(input.value);

@@ -35,8 +35,8 @@ def reading(found: Explanation) -> Markup:
         )
     said["Residual stream"] = (
         "Each block adds to a patch's vector what attention and then what the MLP computes. A "
-        "length is the root of the sum of squares over the channels. The axis is one of powers of "
-        "ten."
+        "length is the root of the sum of squares over the channels. On the axis, "
+        "equal distances are equal ratios."
     )
     said["Components"] = (
         "Every vector is scaled to length 1, as RMSNorm, through which all that follows reads "

@@ -15,11 +15,9 @@ _WIDE, _NARROW = 32, 9  # numbers of blocks that fit below on a desk and on a ph
 
 def scale_of(found: Residual) -> LogScale:
     """The scale that holds every patch's lengths."""
-    return LogScale.around(
-        float(value)
-        for lengths in (found.stream, found.attention, found.mlp)
-        for value in (lengths.min(), lengths.max())
-    )
+    kinds = (getattr(found, name) for name in _KINDS)
+    ends = [float(end) for lengths in kinds for end in (lengths.min(), lengths.max())]
+    return LogScale.around(ends, steps=(1, 2, 5))
 
 
 def residual_plot(found: Residual) -> Markup:

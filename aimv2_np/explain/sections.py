@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +33,7 @@ __all__ = ["MOST_TEXTS", "attention", "components", "pooling", "residual", "text
 
 MOST_TEXTS = 20  # the most probable ones, which can be chosen
 _COMPONENTS = ("all three as red, green and blue", "the first", "the second", "the third")
-
+_ASKED = ("whom the outlined patch attends to", "who attends to it")
 
 # ---------------------------------------------------------------------------- texts
 
@@ -79,7 +79,7 @@ def _text(said: Texts, k: int) -> Markup:
     shown = f"{100 * said.probabilities[k]:.1f}"
     return el(
         "span",
-        el("span", said.labels[k] or "(empty text)", class_="label"),
+        el("span", said.labels[k] or "(empty text)", class_="label", dir="auto"),
         el("span", f"{shown} %", class_="number"),
         el("span", el("span", style=f"width:{shown}%"), class_="share"),
         class_="row",
@@ -89,12 +89,15 @@ def _text(said: Texts, k: int) -> Markup:
 def _compared() -> Markup:
     """Whether a logit is shown as it is, or what of it decides."""
     choices = ("against the mean of the other texts", "the logit alone")
+    return _choices("against", "What a patch adds", choices, data_js="", hidden="")
+
+
+def _choices(group: str, legend: str, choices: Sequence[str], **given: object) -> Markup:
+    """What can be chosen, the first of it at first."""
     inside = [
-        radio("against", i, el("span", what), "choice", first=i == 0)
-        for i, what in enumerate(choices)
+        radio(group, i, el("span", what), "choice", first=i == 0) for i, what in enumerate(choices)
     ]
-    legend = el("legend", "What a patch adds")
-    return el("fieldset", legend, *inside, class_="choices", data_js="", hidden="")
+    return el("fieldset", el("legend", legend), *inside, class_="choices", **given)
 
 
 def _two_sides(most: float) -> Markup:
@@ -127,7 +130,7 @@ def attention(found: Explanation) -> Markup:
     return section(
         "attention",
         "Whom does a patch attend to?",
-        "The outlined patch asks; the brighter a patch, the more is read from it.",
+        "The brighter a patch, the more the outlined one reads from it.",
         el(
             "div",
             el(
@@ -137,6 +140,7 @@ def attention(found: Explanation) -> Markup:
             ),
             el(
                 "div",
+                _choices("asked", "Shown", _ASKED, data_js="", hidden=""),
                 _block_slider(maps, index),
                 el("p", "Heads, each in its own scale:", class_="above"),
                 el("div", *tiles, class_="tiles", role="radiogroup", aria_label="heads"),
@@ -216,10 +220,6 @@ def pooling(found: Explanation) -> Iterator[Markup]:
 def components(found: Explanation) -> Markup:
     """The patches' principal components at every depth, as colours or one by one."""
     colours, shares = found.components.colours, found.components.shares
-    choices = [
-        radio("component", i, el("span", what), "choice", first=i == 0)
-        for i, what in enumerate(_COMPONENTS)
-    ]
     tiles = [
         _depth(name, colours[d].reshape(*found.grid, 3), shares[d])
         for d, name in enumerate(found.components.names)
@@ -229,7 +229,7 @@ def components(found: Explanation) -> Markup:
         "Which patches are alike?",
         "Patches of like colour point in like directions: the first three principal components of "
         "the patches at each depth. The number is their share of what differs between patches.",
-        el("fieldset", el("legend", "Components"), *choices, class_="choices"),
+        _choices("component", "Components", _COMPONENTS),
         el("div", *tiles, class_="tiles"),
     )
 

@@ -1,4 +1,4 @@
-"""Parts of a plot over depth, on a scale of powers of ten.
+"""Parts of a plot over depth, on a logarithmic scale.
 
 A plot is an SVG whose coordinates are percentages, so that it fills any width while its text keeps
 its size; its lines lie in an inner SVG that is stretched.
@@ -10,27 +10,39 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from .markup import Markup, el
+from .markup import Markup, el, number
 
 __all__ = ["LogScale", "decades", "every", "line", "percent", "stretched"]
 
 SIZE = 1000  # of the stretched drawing, both ways
 _DECADES = 8  # more than these, and only some are labelled
+_FEW = 2.5  # decades, below which numbers are labelled, not powers
+_STEPS = (1, 2, 5)
 _POWERS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class LogScale(NamedTuple):
-    """Values by powers of ten: `low` at the foot, `high` at the top."""
+    """Values by their logarithms to base ten: `low` at the foot, `high` at the top."""
 
-    low: int
-    high: int
+    low: float
+    high: float
 
     @classmethod
-    def around(cls, values: Iterable[float], otherwise: Sequence[float] = (1.0,)) -> LogScale:
-        """Two decades or more that hold the values that are finite and positive."""
+    def around(
+        cls,
+        values: Iterable[float],
+        otherwise: Sequence[float] = (1.0,),
+        steps: Sequence[int] = (1,),
+    ) -> LogScale:
+        """One that holds the values that are finite and positive.
+
+        It begins and ends at a step, 1 or 1, 2 and 5, times a power of ten, and has a decade or,
+        with powers alone, two.
+        """
         shown = [value for value in values if math.isfinite(value) and value > 0] or otherwise
-        low, high = math.floor(math.log10(min(shown))), math.ceil(math.log10(max(shown)))
-        return cls(low, max(high, low + 2))
+        low = max(mark for mark in _marks(min(shown), steps) if mark <= math.log10(min(shown)))
+        high = min(mark for mark in _marks(max(shown), steps) if mark >= math.log10(max(shown)))
+        return cls(low, max(high, low + (1 if len(steps) > 1 else 2)))
 
     def y(self, value: float) -> float:
         """How far below the top, from 0 to 1; 0 lies on the foot, what is no number on the top."""
@@ -65,16 +77,31 @@ def stretched(*drawn: Markup) -> Markup:
 
 
 def decades(scale: LogScale) -> Markup:
-    """Lines across, with powers of ten."""
-    step = math.ceil((scale.high - scale.low) / _DECADES)
+    """Lines across, with powers of ten or, where there are few, with numbers."""
     parts = []
-    for power in range(scale.high, scale.low - 1, -step):
-        y = percent(scale.y(10.0**power))
+    for mark, text in _labels(scale):
+        y = percent((scale.high - mark) / (scale.high - scale.low))
         parts += [
             el("line", x2="100%", y1=y, y2=y),
-            el("text", "10" + str(power).translate(_POWERS), x=-8, y=y, dy=4),
+            el("text", text, x=-8, y=y, dy=4),
         ]
     return el("g", *parts, class_="decades")
+
+
+def _labels(scale: LogScale) -> list[tuple[float, str]]:
+    """Where lines lie, as logarithms, and what stands beside them."""
+    if scale.high - scale.low < _FEW:
+        marks = sorted({*_marks(10**scale.low, _STEPS), *_marks(10**scale.high, _STEPS)})
+        return [(m, number(10**m)) for m in marks if scale.low <= m <= scale.high]
+    low, high = math.ceil(scale.low), math.floor(scale.high)
+    step = math.ceil((high - low) / _DECADES)
+    return [(p, "10" + str(p).translate(_POWERS)) for p in range(high, low - 1, -step)]
+
+
+def _marks(value: float, steps: Sequence[int]) -> list[float]:
+    """Logarithms of the steps' multiples of powers of ten around a value."""
+    power = math.floor(math.log10(value))
+    return [p + math.log10(s) for p in (power - 1, power, power + 1) for s in steps]
 
 
 def every(count: int, fit: int) -> int:

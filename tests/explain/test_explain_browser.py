@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Page, contrast, running
-from explained import LABELS, of_lit, of_native
+from explained import LABELS, native, of_lit, of_native
 from pages import HOSTILE
 
-from aimv2_np.explain import Explanation
+from aimv2_np.explain import Explanation, explain
 from aimv2_np.explain.texts import against_others
 
 FIRST = 10 * 32 + 16  # the native model's, in the middle
@@ -145,12 +145,13 @@ def test_keys_move_the_patch(shown: Any) -> None:
 def test_everything_can_be_reached_with_the_tab_key(shown: Any) -> None:
     page = shown(of_lit())
     reached = []
-    for _ in range(9):
+    for _ in range(10):
         page.press("Tab")
         reached.append(
             page.evaluate("document.activeElement.id || document.activeElement.name || ''")
         )
-    assert reached[:7] == ["for-text", "text", "against", "attends", "block", "head", ""]
+    assert reached[:6] == ["for-text", "text", "against", "attends", "asked", "block"]
+    assert reached[6:8] == ["head", ""]  # of the table, its summary
     assert "component" in reached
 
 
@@ -172,6 +173,60 @@ def test_blocks_and_heads_are_chosen_with_keys_and_clicks(shown: Any) -> None:
     )
     tops = [float(found.attention.weights(5, head)[0].max()) for head in range(6)]
     assert captions[1:] == [f"≤ {percent(top)}" for top in tops]
+
+
+def test_the_other_way_round_it_shows_who_attends_to_the_patch(shown: Any) -> None:
+    page, found = shown(of_lit()), of_lit()
+    lead = page.text("#attention > p")
+    page.click("#attends", across=5.5 / 8, down=2.5 / 8)
+    page.click("input[name=asked][value='1']")
+    read = np.mean([found.attention.weights(3, head)[:, 21] for head in range(6)], axis=0)
+    best = int(read.argmax())
+    other = "itself" if best == 21 else f"patch {best} "
+    assert f": provides {percent(float(read[best]))} of what is read by {other}" in status(page)
+    image = drawn(page, "#attends canvas")
+    assert image[..., :3].reshape(64, 3)[best].tolist() == [254, 232, 56]
+    assert page.text("#attention > p") != lead
+    page.click("input[name=asked][value='0']")
+    assert " reads " in status(page)
+    assert page.text("#attention > p") == lead
+
+
+def test_who_attends_to_a_cell_of_a_large_image(shown: Any) -> None:
+    found = of_native(4 * 77 * 176)
+    query, key = found.attention.query_cell, found.attention.key_cell
+    assert query != key
+    page = shown(found)
+    page.click("input[name=asked][value='1']")
+    page.click("#attends", across=31.5 / 32, down=20.5 / 21)
+    row, column = 20 // key * key, 31 // key * key
+    size = [min(key, 32 - column), min(key, 21 - row)]
+    assert outline(page, "#attends") == [column, row, *size]
+    read = np.mean([found.attention.weights(1, head)[:, -1] for head in range(2)], axis=0)
+    cell, across = int(read.argmax()), -(-32 // query)
+    where = f"row {cell // across * query}, column {cell % across * query}"
+    wanted = f"of what is read by the {query} × {query} patches from {where}"
+    assert f"{percent(float(read.max()))} {wanted}" in status(page)
+    page.click("input[name=asked][value='0']")
+    assert outline(page, "#attends")[:2] == [31 // query * query, 20 // query * query]
+
+
+def test_a_long_text_stays_short_where_it_is_repeated(shown: Any) -> None:
+    found = of_lit()
+    assert found.texts is not None
+    labels = ("مرحبا " * 400, *LABELS[1:])
+    page = shown(replace(found, texts=replace(found.texts, labels=labels)), 360)
+    assert len(page.text("#for-text-status")) < 400
+    heights = page.evaluate("[...document.querySelectorAll('.label')].map(e => e.offsetHeight)")
+    assert max(heights) <= 4 * 24
+    assert page.evaluate("document.querySelector('.label').matches(':dir(rtl)')")
+
+
+def test_tiles_of_a_tall_image_stay_on_the_screen(shown: Any) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (560, 42, 3), dtype=np.uint8)
+    page = shown(explain(native(), image))
+    heights = page.evaluate("[...document.querySelectorAll('.small')].map(e => e.offsetHeight)")
+    assert 200 < max(heights) <= 250
 
 
 def test_cells_of_a_large_image(shown: Any) -> None:

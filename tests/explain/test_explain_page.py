@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 import zlib
 from dataclasses import replace
@@ -23,6 +24,7 @@ from aimv2_np.explain import Explanation, explain
 from aimv2_np.explain.page import page
 from aimv2_np.explain.texts import Texts, against_others
 from aimv2_np.pages.pictures import CIVIDIS
+from aimv2_np.pages.plots import LogScale, decades
 
 PAGES = [of_lit, of_native, lambda: of_native(4 * 180 * 336)]
 
@@ -233,3 +235,20 @@ def test_the_plot_shows_the_means() -> None:
         numbers = np.array([float(n) for n in path.split()]).reshape(-1, 2)
         read = 10 ** (high - numbers[:, 1] / 1000 * (high - low))
         np.testing.assert_allclose(read, values.mean(axis=1), rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("values", "steps", "ends", "labels"),
+    [
+        ((3.2, 70.0), (1, 2, 5), (2, 100), ["2", "5", "10", "20", "50", "100"]),
+        ((100.0,), (1, 2, 5), (100, 1000), ["100", "200", "500", "1000"]),
+        ((0.0, math.inf, 0.03, 2000.0), (1, 2, 5), (0.02, 2000), ["10³", "10²", "10¹", "10⁰", "10⁻¹"]),
+        ((2e-3, 3e-7), (1,), (1e-7, 1e-2), ["10⁻²", "10⁻³", "10⁻⁴", "10⁻⁵", "10⁻⁶", "10⁻⁷"]),
+        ((5.0,), (1,), (1, 100), ["1", "2", "5", "10", "20", "50", "100"]),
+    ],
+)
+def test_scales_end_near_what_they_hold(values: Any, steps: Any, ends: Any, labels: Any) -> None:
+    scale = LogScale.around(values, steps=steps)
+    assert (10**scale.low, 10**scale.high) == pytest.approx(ends)
+    assert re.findall("<text[^>]*>([^<]*)", decades(scale)) == labels
+    assert [scale.y(end) for end in reversed(ends)] == pytest.approx([0, 1])
