@@ -5,15 +5,18 @@
     python notebooks/execute.py --check      write nothing; say what is wrong
 
 Wrong is an error, output on stderr, a cell that takes more than 20 s, a lesson that takes more than
-60 s, a file of more than 2 MB, code that changed since its outputs were made, and text that comes
-out differently, except in cells with the tag "measured". Needs pip install '.[notebooks]'.
+60 s, a file of more than 2 MB, code that changed since its outputs were made, and text or pictures
+that come out differently, except in cells with the tag "measured". Needs
+pip install '.[notebooks]'.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import copy
 import hashlib
+import io
 import json
 import re
 import sys
@@ -28,6 +31,7 @@ from header import SETUP, filled
 FOLDER = Path(__file__).parent
 CELL_SECONDS, LESSON_SECONDS = 20.0, 60.0
 MOST_BYTES = 2_000_000
+COARSE, MOST_APART = (48, 32), 24  # how finely pictures are compared, in pixels; and levels of 255
 MEASURED = "measured"  # the tag of cells whose numbers depend on the machine
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -135,18 +139,18 @@ def _outputs(outputs: Sequence[dict[str, Any]], count: int) -> list[dict[str, An
 
 
 class Failed(Exception):
-    """A cell raised."""
+    """A cell raised, did not end, or ended the kernel."""
 
 
 def run(notebook: Notebook, folder: Path = FOLDER) -> tuple[Notebook, dict[int, float]]:
     """The notebook with the outputs of a new kernel, and how long each code cell took, in s.
 
     Raises:
-        Failed: a cell raised.
+        Failed: a cell raised, did not end, or ended the kernel.
     """
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     node = nbformat.from_dict(copy.deepcopy(notebook))
     for cell in code_cells(node):
@@ -162,7 +166,7 @@ def run(notebook: Notebook, folder: Path = FOLDER) -> tuple[Notebook, dict[int, 
     client = NotebookClient(
         node,
         kernel_name="python3",
-        timeout=10 * CELL_SECONDS,
+        timeout=int(10 * CELL_SECONDS),
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
         store_widget_state=False,
@@ -174,6 +178,10 @@ def run(notebook: Notebook, folder: Path = FOLDER) -> tuple[Notebook, dict[int, 
         client.execute()
     except CellExecutionError as error:
         raise Failed(f"cell {max(seconds)} raised {error.ename}: {error.evalue}") from error
+    except CellTimeoutError as error:
+        raise Failed(f"cell {max(seconds)} did not end in {10 * CELL_SECONDS:.0f} s") from error
+    except DeadKernelError as error:
+        raise Failed(f"cell {max(seconds)} ended the kernel") from error
     return normalised(node), seconds
 
 
@@ -207,9 +215,31 @@ def problems(stored: Notebook, fresh: Notebook, seconds: dict[int, float]) -> li
             continue
         if any(output.get("name") == "stderr" for output in new["outputs"]):
             found.append(f"cell {i} writes to stderr: {words(new)[:200]}")
-        if MEASURED not in new["metadata"].get("tags", ()) and not alike(words(old), words(new)):
+        if MEASURED in new["metadata"].get("tags", ()):
+            continue
+        if not alike(words(old), words(new)):
             found.append(f"cell {i} gives {words(new)[:300]!r}, kept is {words(old)[:300]!r}")
+        elif not all(map(look_alike, pictures(old), pictures(new))):
+            found.append(f"cell {i} draws another picture than the one that is kept")
     return found
+
+
+def pictures(cell: dict[str, Any]) -> list[bytes]:
+    """The PNG files among a code cell's outputs."""
+    found = (output.get("data", {}).get("image/png") for output in cell["outputs"])
+    return [base64.b64decode(text(png)) for png in found if png is not None]
+
+
+def look_alike(one: bytes, other: bytes) -> bool:
+    """Whether two pictures are the same but for how letters and edges are drawn."""
+    import numpy as np
+    from PIL import Image
+
+    opened = [Image.open(io.BytesIO(png)).convert("RGB") for png in (one, other)]
+    if max(abs(a - b) for a, b in zip(opened[0].size, opened[1].size, strict=True)) > 2:
+        return False
+    small = [np.asarray(image.resize(COARSE), np.int16) for image in opened]
+    return bool(np.abs(small[0] - small[1]).max() <= MOST_APART)
 
 
 def words(cell: dict[str, Any]) -> str:

@@ -14,13 +14,18 @@ BRANCH = "main"
 BADGES = "<!-- badges -->"
 WAY = "<!-- way -->"
 
-# What pip installs on Colab, where there is only the notebook.
-INSTALL = f"aimv2-np[notebooks] @ git+https://github.com/{REPOSITORY}" if REPOSITORY else ""
+# What pip installs on Colab, where there is only the notebook. Without an address it is a wheel
+# that the reader has uploaded, not what somebody else may publish under the same name.
+INSTALL = (
+    f'"aimv2-np[notebooks] @ git+https://github.com/{REPOSITORY}"'
+    if REPOSITORY
+    else "/content/aimv2_np-*.whl  # upload it first: see README.md"
+)
 SETUP = f"""\
 import sys
 
 if "google.colab" in sys.modules:  # elsewhere: pip install '.[notebooks]' in the checkout
-    %pip install -q "{INSTALL or "aimv2-np[notebooks]"}"
+    %pip install -q {INSTALL}
 """
 
 

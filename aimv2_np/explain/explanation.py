@@ -121,7 +121,7 @@ def explain(
     if labels is not None and isinstance(model, LiTPipeline):
         said = texts_of(model, trace, labels, prompt)
     return Explanation(
-        model=model.name,
+        model=_model(model.name),
         backend=model.vision.backend.name,
         dtype=model.vision.dtype,
         image=_name(image),
@@ -157,6 +157,11 @@ def _blocks(blocks: Sequence[int] | None, config: VisionConfig) -> list[int]:
         found = f"found {wrong[0]}" if wrong else "found none"
         raise ConfigError(f"blocks= takes numbers from 0 to {depth - 1}, {found}")
     return chosen
+
+
+def _model(name: str) -> str:
+    """What the model is called: where a folder lies is nobody's business who gets the page."""
+    return Path(name).name if os.path.isabs(name) else name
 
 
 def _name(image: Any) -> str:

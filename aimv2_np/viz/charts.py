@@ -74,7 +74,7 @@ def matrix(
     low, high = (-largest, largest) if signed else (np.nanmin(cells), np.nanmax(cells))
     height, width = cells.shape
     named = rows is not None or height <= MOST_NAMED // 2
-    flat = named and 4.4 / width < LINE  # with square cells the names of rows would overlap
+    flat = named and 2 * height < width and 4.4 / width < LINE  # names of square cells overlap
     needed = max(2.2, LINE * height + 0.8 if flat else 4.4 * height / width + 0.6)
     figure, ax = canvas(ax, width=5.6, height=min(7.0, needed))
     colours = ax.imshow(

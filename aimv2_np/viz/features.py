@@ -148,12 +148,17 @@ def _place(patch: int, columns: int) -> str:
     return f"row {row}, column {column}"
 
 
+def _largest(values: Array) -> int:
+    """Where values are largest: the first such place, also where rounding tells them apart."""
+    return int(np.argmax(values >= values.max() - 1e-4 * np.ptp(values)))
+
+
 def _likeness(cosines: Array, patch: int, columns: int) -> str:
     """In words, which others a patch's vector is most and least like."""
     others = np.delete(np.arange(len(cosines)), patch)
     if not len(others):
         return "A single patch"
-    found = (others[order(cosines[others])] for order in (np.argmax, np.argmin))
+    found = (others[_largest(sign * cosines[others])] for sign in (1, -1))
     most, least = (f"{_place(int(p), columns)} ({cosines[p]:.2f})" for p in found)
     return f"{_place(patch, columns).capitalize()} is most like {most}, least like {least}"
 
@@ -211,11 +216,12 @@ def _ends(scores: Array, grid: tuple[int, int], titles: Sequence[str] | None) ->
 
     def where(at: int) -> str:
         image, patch = divmod(at, grid[0] * grid[1])
-        name = titles[image] if titles else "" if len(scores) == grid[0] * grid[1] else f"{image}"
-        return f"{name + ': ' if name else ''}{_place(patch, grid[1])}"
+        several = len(scores) > grid[0] * grid[1]
+        name = titles[image] if titles else f"image {image}" if several else ""
+        return f"{name + ', ' if name else ''}{_place(patch, grid[1])}"
 
     said = [
-        f"Most {colour} at {where(int(score.argmax()))}, least at {where(int(score.argmin()))}"
+        f"Most {colour} at {where(_largest(score))}, least at {where(_largest(-score))}"
         for colour, score in zip(("red", "green", "blue"), scores.T, strict=True)
     ]
     return ". ".join(said) + "."

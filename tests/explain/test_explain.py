@@ -260,6 +260,12 @@ def test_a_native_model_takes_any_grid() -> None:
     np.testing.assert_array_equal(found.picture, wide_image()[:28, :42])
 
 
+def test_where_files_lie_is_not_told() -> None:
+    found = of_native()
+    assert (found.model, found.image) == ("transformers", Path(CAT).name)
+    assert of_lit().model == "emoji-lit"
+
+
 def test_json_holds_the_numbers() -> None:
     said = of_lit().to_json()
     assert [text["label"] for text in said["texts"]][:2] == ["cat", "dog"]

@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 from lesson_files import FOLDER, LESSONS
 
+import execute
 import thumbnails
 
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -27,6 +28,8 @@ def test_every_lesson_has_a_small_picture_of_its_own(file: Path) -> None:
     assert path.stat().st_size < 20_000
     with PIL.Image.open(path) as image:
         assert max(image.size) <= max(thumbnails.SIZE)
+    made = thumbnails.thumbnail(thumbnails.picture(file))
+    assert execute.look_alike(path.read_bytes(), made), "run python notebooks/thumbnails.py"
     assert len(thumbnails.SHOWN[number][1]) > 10
 
 

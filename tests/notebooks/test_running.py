@@ -100,6 +100,40 @@ def test_the_check_sees_outputs_that_are_not_those_of_the_code(lesson: Any, caps
     assert "code changed" in says
 
 
+def test_the_check_sees_another_picture(lesson: Any, capsys: Any, tmp_path: Path) -> None:
+    """The code is the same and so are its words, but not what is drawn."""
+    colour = tmp_path / "colour.txt"
+    colour.write_text("red", encoding="utf-8")
+    file = lesson(
+        "import PIL.Image, pathlib",
+        "c = pathlib.Path('colour.txt').read_text()",
+        "from IPython.display import Image\nimport io\nf = io.BytesIO()\n"
+        "PIL.Image.new('RGB', (99, 50), c).save(f, 'png')\nImage(f.getvalue())",
+    )
+    assert execute.main([], file.parent) == 0
+    assert check(file.parent, capsys) == (0, "")
+    colour.write_text("blue", encoding="utf-8")
+    code, says = check(file.parent, capsys)
+    assert code == 1
+    assert "cell 4 draws another picture" in says
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("while True: pass", "cell 3 did not end in 2 s"),
+        ("import os; os._exit(1)", "cell 3 ended the kernel"),
+    ],
+)
+def test_a_cell_that_does_not_come_back_is_said(
+    lesson: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch, code: str, says: str
+) -> None:
+    monkeypatch.setattr(execute, "CELL_SECONDS", 0.2 if "while" in code else 2)
+    file = lesson("x = 1", code)
+    assert execute.main([], file.parent) == 1
+    assert says in capsys.readouterr().err
+
+
 def test_measured_cells_may_differ_and_stderr_may_not_be_used(lesson: Any, capsys: Any) -> None:
     file = lesson("import time\ntime.perf_counter()", tags=("measured",))
     execute.main([], file.parent)

@@ -193,6 +193,8 @@ def test_words_say_which_vectors_are_alike() -> None:
     assert "Row 0, column 0 is most like row 0, column 1 (0.60)" in said
     assert "least like row 1, column 1 (-1.00)" in said
     assert "Row 1, column 0 is most like row 0, column 1 (0.80)" in said
+    nearly = [[1, 0], [1, 0.3], [1, 0.3 - 1e-9], [0, 1]]  # alike but for rounding
+    assert "Row 0, column 0 is most like row 0, column 1" in viz.similarity(nearly, [0]).alt
     for draw in (viz.similarity, viz.over_patches):
         with pytest.raises(AIMv2Error, match="there is no patch 4"):
             draw(np.eye(4), [4]) if draw is viz.similarity else draw(np.ones(4), picked=4)
@@ -203,7 +205,9 @@ def test_words_say_where_components_are_large() -> None:
     points[1, 3] = 9, 0, 0
     points[0, 1] = 0, 4, 0
     said = viz.pca(points, titles=["a", "B"]).alt
-    assert "Most red at B: row 1, column 1, least at a: row 0, column 1" in said
+    assert "Most red at B, row 1, column 1, least at a, row 0, column 1" in said
+    assert "Most red at image 1, row 1" in viz.pca(points).alt
+    assert "Most red at row 1, column 1" in viz.pca(points[1]).alt
     assert "84 %, 16 %, 0 % of what differs" in said  # 42.4 ± 28.8 of 84.9
 
 
