@@ -33,7 +33,7 @@ _START = (
     "os.execv(sys.argv[3], sys.argv[3:])"
 )
 _KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9, "Home": 36,
-         "End": 35}  # fmt: skip
+         "End": 35, "PageUp": 33, "PageDown": 34}  # fmt: skip
 
 
 def browser() -> str:

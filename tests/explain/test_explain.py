@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from explained import LABELS, PICTURE, lit, native, of_lit, of_native, trace_of_lit, wide_image
 from golden_cases import CAT, RANDOM_LIT
+from PIL import Image
 
 import aimv2_np
 from aimv2_np.config import OFFICIAL, LiTConfig
@@ -226,6 +228,26 @@ def test_probabilities_are_those_of_classify() -> None:
     wanted = lit().classify(PICTURE, LABELS).probabilities[0]
     np.testing.assert_allclose(found.probabilities, wanted, rtol=1e-4)
     assert found.labels[found.ranking()[0]] == LABELS[int(wanted.argmax())]
+
+
+def test_texts_that_fit_alike_keep_their_order() -> None:
+    texts = of_lit().texts
+    assert texts is not None
+    alike = replace(texts, probabilities=np.array([0.1, 0.3, 0.1, 0.3, 0.1, *[0.0] * 20]))
+    assert alike.ranking()[:5] == [1, 3, 0, 2, 4]
+    assert alike.ranking()[5:] == list(range(5, 25))
+
+
+@pytest.mark.parametrize("texts", [None, ["a"]])
+def test_exif_turns_the_image_unless_told_otherwise(tmp_path: Path, texts: Any) -> None:
+    image = Image.open(PICTURE).convert("RGB")
+    exif = image.getexif()
+    exif[274] = 6  # to be turned by 90 degrees
+    image.save(tmp_path / "turned.png", exif=exif)
+    upright = explain(lit(), PICTURE, texts).picture
+    turned, raw = (explain(lit(), tmp_path / "turned.png", texts, exif=e) for e in (True, False))
+    np.testing.assert_array_equal(raw.picture, upright)
+    np.testing.assert_allclose(turned.picture, np.rot90(upright.astype(int), -1), atol=12)
 
 
 def test_the_prompt_frames_the_texts() -> None:

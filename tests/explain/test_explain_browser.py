@@ -138,8 +138,25 @@ def test_keys_move_the_patch(shown: Any) -> None:
                 "ArrowUp", "ArrowUp", "ArrowRight", "ArrowDown"):  # fmt: skip
         page.press(key)
     assert "Patch 9 (row 1, column 1)" in status(page)  # it does not leave the image
-    page.press("End")
-    assert "Patch 15 (row 1, column 7)" in status(page)
+    for key, patch in (("End", "15 (row 1, column 7)"), ("PageDown", "63 (row 7, column 7)"),
+                       ("ArrowDown", "63 (row 7, column 7)"), ("ArrowLeft", "62 (row 7, column 6)"),
+                       ("PageUp", "6 (row 0, column 6)")):  # fmt: skip
+        page.press(key)
+        assert f"Patch {patch}" in status(page)
+
+
+def test_only_the_section_in_use_is_read_aloud(shown: Any) -> None:
+    page = shown(of_lit())
+    for picture in ("for-text", "attends"):
+        page.evaluate(f"document.querySelector('#{picture}').focus()")
+        live = page.evaluate(
+            "[...document.querySelectorAll('.status')].filter(e => e.ariaLive === 'polite')"
+            ".map(e => e.id)"
+        )
+        assert live == [f"{picture}-status"]
+    page.evaluate("document.querySelector('#block').focus()")
+    page.press("ArrowRight")
+    assert page.evaluate("document.activeElement.getAttribute('aria-valuetext')") == "block 4"
 
 
 def test_everything_can_be_reached_with_the_tab_key(shown: Any) -> None:
@@ -280,6 +297,9 @@ def test_the_plot_follows_the_patch(shown: Any) -> None:
     page.click("#attends", across=0.5 / 8, down=4.5 / 8)
     said = page.text("#residual-status")
     assert f"Patch 32 (row 4, column 0) in block 3: length {found.stream[3, 32]:.0f} before" in said
+    wanted = (f"attention adds {found.attention[3, 32]:.3g}, MLP adds {found.mlp[3, 32]:.3g}; "
+              f"length {found.stream[4, 32]:.0f} after.")  # fmt: skip
+    assert said.endswith(wanted)
     low, high = page.evaluate("JSON.parse(document.querySelector('#data').textContent).scale")
     path = page.evaluate("document.querySelector('.plot path.mlp.one').getAttribute('d')")
     numbers = np.array([float(n) for n in path[1:].split()]).reshape(-1, 2)
