@@ -127,8 +127,9 @@ class Page:
         return answer["result"].get("value")
 
     def text(self, selector: str) -> str:
-        """The text of an element."""
-        return str(self.evaluate(f"document.querySelector({selector!r}).textContent"))
+        """The text of an element, with plain spaces."""
+        found = self.evaluate(f"document.querySelector({selector!r}).textContent")
+        return str(found).replace("\u00a0", " ")
 
     def photograph(self, path: Path, *, width: int) -> None:
         """Write a picture of the whole page."""

@@ -125,7 +125,7 @@
     style.height = `${(100 * Math.min(side, rows - row)) / rows}%`;
   }
 
-  const say = (id, text) => { $(id).textContent = text; };
+  const say = (id, text) => { $(id).textContent = String(text).replace(/ %/g, "\u00a0%"); };
   const most = (values) => values.reduce((a, b) => Math.max(a, b), 0);
 
   // ------------------------------------------------------------------ the parts

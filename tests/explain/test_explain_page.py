@@ -238,6 +238,15 @@ def test_the_plot_shows_the_means() -> None:
         np.testing.assert_allclose(read, values.mean(axis=1), rtol=0.01)
 
 
+def test_the_table_holds_the_means() -> None:
+    found = of_lit().residual
+    rows = re.findall(r'<tr><th scope="row">(.*?)</tr>', section(page(of_lit()), "residual"))
+    read = [re.findall(r"[\d.]+", re.sub("<.*?>", " ", row)) for row in rows]
+    stream, attention, mlp = (x.mean(axis=1) for x in (found.stream, found.attention, found.mlp))
+    wanted = np.stack([np.arange(6), stream[:-1], attention, mlp, stream[1:]], axis=1)
+    np.testing.assert_allclose(np.array(read, float), wanted, rtol=0.01)
+
+
 @pytest.mark.parametrize(
     ("values", "steps", "ends", "labels"),
     [
