@@ -162,7 +162,8 @@ def curves(
     figure, ax = canvas(ax)
     for i, (name, y) in enumerate(series.items()):
         style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-        ax.plot(x, np.asarray(y), label=name, markersize=4, **style)
+        every = max(1, np.size(y) // 24)  # markers that touch would hide the curve
+        ax.plot(x, np.asarray(y), label=name, markersize=4, markevery=every, **style)
     if "x" in log:
         ax.set_xscale("log")
     if "y" in log:
