@@ -130,7 +130,8 @@ def page(before: str, rows: list[str]) -> str:
     _, end, tail = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"README.md: expected {BEGIN} and {END}")
-    table = ["| | lesson | time | afterwards you can |", "|---|---|---|---|", *rows]
+    headings = "| | lesson | time, and what it needs | afterwards you can |"
+    table = [headings, "|---|---|---|---|", *rows]
     return "\n".join([head + begin, "", *table, "", end + tail])
 
 

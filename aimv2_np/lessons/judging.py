@@ -111,8 +111,8 @@ def call(function: Any, *inputs: Any) -> Any:
     """What the reader's function returns for copies of some inputs.
 
     Raises:
-        Unanswered: `...` or nothing.
-        Wrong: it is no function, or it raised.
+        Unanswered: `...`.
+        Wrong: it is no function, it raised, or it returned nothing.
     """
     if not callable(function):
         raise Wrong(f"a function is asked for, found {_kind(function)}")
@@ -124,6 +124,8 @@ def call(function: Any, *inputs: Any) -> Any:
         shapes = ", ".join(str(x.shape) for x in inputs if isinstance(x, np.ndarray))
         given = f" for arrays of the shapes {shapes}" if shapes else ""
         raise Wrong(f"the function raised {type(error).__name__}{given}: {error}") from error
+    if result is None:
+        raise Wrong("the function returns nothing: it should end in `return …`")
     if _missing(result):
         raise Unanswered
     return result
@@ -198,10 +200,10 @@ def array(
     if found.shape != right.shape:
         raise Wrong(f"the shape of {what} should be {right.shape}, found {found.shape}")
     if not np.isfinite(found[np.isfinite(right)]).all():
-        raise Wrong(f"{what} holds NaN or infinity")
+        raise Wrong(f"there is NaN or infinity in {what}")
     if not _near(found, right, within):
         off = int((~np.isclose(found, right, rtol=0, atol=within * _size(right))).sum())
-        raise Wrong(f"{what} has the right shape, but {off} of {right.size} numbers differ")
+        raise Wrong(f"{what}: right shape, but {off} of {right.size} numbers differ")
 
 
 def _near(found: Array, right: Array, within: float) -> bool:
@@ -216,4 +218,5 @@ def _kind(answer: Any) -> str:
     """What an answer is, for a message."""
     if isinstance(answer, np.ndarray):
         return f"an array of the shape {answer.shape}"
-    return "a function" if callable(answer) else f"a {type(answer).__name__}"
+    name = "function" if callable(answer) else type(answer).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

@@ -20,8 +20,12 @@ def similar(answer: Any) -> str:
     bird, *others = model.encode_image([pictures[name] for name in ("bird", *names)])
     distance = [float(np.linalg.norm(bird - other)) for other in others]
     nearest = names[int(np.argmin(distance))]
+    cosine = {name: float(bird @ other) for name, other in zip(names, others, strict=True)}
     choice(answer, nearest, dict.fromkeys(names, "another picture's cosine is larger"), names)
-    return f"'{nearest}'. The two drawings share their shape and their colour."
+    return (
+        f"'{nearest}', with {cosine[nearest]:.2f}; 'penguin', the other bird, has "
+        f"{cosine['penguin']:.2f}. What is alike to this small model need not be alike to you."
+    )
 
 
 @exercise("00.probabilities")

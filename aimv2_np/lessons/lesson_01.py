@@ -43,6 +43,8 @@ def normalise(function: Any) -> str:
     hints = [
         (right.transpose(1, 2, 0), "the numbers are right, but the channels should come first"),
         (right.transpose(0, 2, 1), "rows and columns are exchanged: transpose(2, 0, 1)"),
+        ((first - mean) / std, "mean and deviation were applied along the columns of pixels; apply "
+         "them while the channels are the last axis"),
         (first, "neither the mean nor the deviation was used"),
         (first - m, "close, but it was not divided by the deviation"),
         (first / s, "close, but the mean was not subtracted"),
@@ -51,7 +53,7 @@ def normalise(function: Any) -> str:
         ((first - m) * s, "divide by the deviation; it was multiplied"),
         ((first - m) / s**2, "that was the variance; divide by the deviation itself"),
         (right[::-1], "the channels come out in the order blue, green, red"),
-    ]
+    ]  # fmt: skip
     array(call(function, raw, mean, std), right, hints)
     return "mean, deviation, and channels first."
 

@@ -57,7 +57,7 @@ def _line(T: int, D: int, divided: float, first: int = 0) -> Array:
 @exercise("02.apart")
 def apart(function: Any) -> str:
     """By the vectors themselves, number by number, of places far from the origin."""
-    for dy, dx, D in [(0, 3, 8), (2, 0, 16), (-4, 7, 32)]:
+    for dy, dx, D in [(2, 3, 8), (0, 5, 16), (-4, 7, 32)]:
         found = call(function, dy, dx, D)
         across, down = _cosines(dx, D), _cosines(dy, D)
         of = f"for dy = {dy}, dx = {dx}, D = {D}: "
@@ -66,6 +66,8 @@ def apart(function: Any) -> str:
             down: f"{of}this is the rows' half; the columns' half is missing",
             across * down: f"{of}the two halves of the vectors add up; they are not multiplied",
             2 * (across + down): f"{of}twice too much: there are D/4 frequencies",
+            _cosines(dx, 2 * D) + _cosines(dy, 2 * D): f"{of}there are D/4 frequencies, not D/2",
+            _cosines(dx + dy, D): f"{of}columns and rows have a half each: add two sums of cosines",
             (across + down) * 2 / D: f"{of}this is the cosine; each vector has the length √(D/2)",
         }
         try:

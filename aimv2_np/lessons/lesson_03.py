@@ -46,6 +46,8 @@ def norm(function: Any) -> str:
         (x / (square.mean(axis=-1, keepdims=True) + eps) * weight, "the root is missing"),
         (x / np.sqrt(square.sum(axis=-1, keepdims=True) + eps) * weight, "this takes the sum of "
          "the squares; take their mean"),
+        (x / np.linalg.norm(x, axis=-1, keepdims=True) * weight, "this divides by the length, the "
+         "root of the *sum* of the squares; take their mean, and add eps"),
         (_normed(centred, weight, eps), "this is LayerNorm: subtract no mean"),
         (x / everywhere * weight, "each vector has an RMS of its own: axis=-1, keepdims=True"),
         (x / tokens * weight, "the mean runs over the last axis only"),

@@ -44,6 +44,9 @@ def head(function: Any) -> str:
         (_context(x, q, k, v, divided=math.sqrt(5)), "divide by the root of the head's width, "
          "not of the number of patches"),
         (_context(x, k, q, v), "queries and keys are exchanged"),
+        (_scores(x, q, k, 2.0) @ (x @ v.T), "softmax is missing"),
+        (_pattern(_scores(x, q, k, 2.0)).T @ (x @ v.T), "the pattern is transposed: row i weighs "
+         "what patch i hears"),
         (_queries(x, q, k, v), "softmax runs over the patches that look (columns sum to 1); it "
          "should run over those looked at"),
     ]  # fmt: skip
@@ -58,6 +61,11 @@ def _scores(x: Array, Wq: Array, Wk: Array, divided: float) -> Array:
         for j in range(count):
             scores[i, j] = math.fsum((Wq @ x[i]) * (Wk @ x[j])) / divided
     return scores
+
+
+def _pattern(scores: Array) -> Array:
+    e = np.exp(scores)
+    return np.asarray(e / e.sum(axis=1, keepdims=True))
 
 
 def _context(x: Array, Wq: Array, Wk: Array, Wv: Array, divided: float = 2.0) -> Array:
@@ -115,7 +123,11 @@ def causal(function: Any) -> str:
          "-inf"),
         (np.where(np.isinf(right), np.inf, right), "+inf takes all the weight; hidden is -inf"),
     ]  # fmt: skip
-    array(call(function, scores), right, hints, what="the masked scores")
+    found = call(function, scores)
+    finite = [np.where(np.isinf(right), large, right) for large in (-1e4, -1e9, -1e10, -1e30)]
+    says = "a large negative number hides nearly all; -inf hides all"
+    hints += [(wrong, says) for wrong in finite]
+    array(found, right, hints, what="the masked scores")
     return "softmax gives -inf a weight of 0."
 
 

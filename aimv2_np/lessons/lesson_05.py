@@ -105,19 +105,20 @@ def neurons(answer: Any) -> str:
     return "8/3 · 768. AIMv2's large vision encoder takes 2816, a little more than 8/3 · 1024."
 
 
-@exercise("05.smallest")
-def smallest(answer: Any) -> str:
+@exercise("05.lowest")
+def lowest(answer: Any) -> str:
     """By bisection of the derivative, 1 + e^-z + z e^-z, whose sign changes once below 0."""
     low, high = -2.0, -1.0
     while high - low > 1e-12:
         middle = (low + high) / 2
         falling = 1 + (1 + middle) * math.exp(-middle) < 0
         low, high = (middle, high) if falling else (low, middle)
-    right = low / (1 + math.exp(-low))
+    value = low / (1 + math.exp(-low))
     hints = {
-        low: "that is where it is smallest; how small is it there?",
-        -right: "the sign: SiLU is negative there",
-        0.0: "SiLU dips below 0; ReLU does not",
+        value: "that is how small it is; at which z?",
+        -value: "that is how far it dips; at which z?",
+        -low: "the sign: it is below 0",
+        0.0: "SiLU is 0 there, and smaller still left of it",
     }
-    number(answer, right, hints, within=0.01)
-    return "−0.278, at z = −1.278: the two agree because silu(z) = z + 1 there."
+    number(answer, low, hints, within=0.006)
+    return "z = −1.278, where SiLU is −0.278: at its lowest, silu(z) = z + 1."

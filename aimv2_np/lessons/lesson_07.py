@@ -81,6 +81,7 @@ def parts(function: Any) -> str:
     pattern, v, W = rng.random((H, N)), rng.normal(size=(H, N, E)), rng.normal(size=(6, 6))
     right, across, interleaved = np.zeros((N, 6)), np.zeros((N, 6)), np.zeros((N, 6))
     before, equal = np.zeros((N, 6)), np.zeros((N, 6))
+    mixed = (pattern[:, :, None] * v).reshape(N, 6) @ W.T
     for n, d, h, e in np.ndindex(N, 6, H, E):
         told = pattern[h, n] * v[h, n, e]
         right[n, d] += W[d, h * E + e] * told
@@ -93,6 +94,7 @@ def parts(function: Any) -> str:
         (across, "W is transposed: the pooled vector is W @ context"),
         (interleaved, "head h owns the channels h·E to (h + 1)·E: bring (H, N, E) to (N, H, E), "
          "then reshape"),
+        (mixed, "reshape alone mixes patches and heads: bring (H, N, E) to (N, H, E) first"),
         (equal, "the weights of the pattern are missing"),
         (right.sum(axis=0), "this is the sum already; asked for is each patch's part of it"),
         (right.T, "this is (D, N); asked for is (N, D)"),

@@ -53,6 +53,7 @@ def causal(answer: Any) -> str:
         77 * 77: "these are all; token i sees the tokens 0 to i",
         77 * 76 // 2: "a token sees itself, too",
         77 * 77 / 2: "the diagonal belongs to those seen as a whole",
+        77 * 76: "these are all but the diagonal; token i sees the tokens 0 to i",
         77: "that is the last row; the rows before it have 76, 75, …",
     }
     number(answer, right, hints)
@@ -79,6 +80,7 @@ def end(function: Any) -> str:
         (at[2], "this is the begin token, which has seen nothing but itself"),
         (at[3], "the end token has not always the largest id: look for eos"),
         (features[:, [2, 4, 1]], "each text its own position: features[np.arange(K), end]"),
+        (features[ids == eos], "padding has the same id: take each text's first end token alone"),
         (features.mean(axis=1), "this is the mean; the first end token alone was asked for"),
     ]  # fmt: skip
     array(call(function, features, ids, eos), right, hints, what="the features")

@@ -46,6 +46,8 @@ def two(answer: Any) -> str:
         0.30 / 0.55: "softmax takes exponentials",
         math.exp(5): "that is how many times more probable the first is than the second",
         30: "that is the first logit",
+        5: "that is the difference of the logits; softmax takes exponentials",
+        0.99: "right so far; give a third digit",
         99.33: "as a number between 0 and 1",
     }
     number(answer, 1 / (1 + math.exp(-5)), hints, within=6e-4)
@@ -59,6 +61,8 @@ def scale(function: Any) -> str:
         found = _one(function, stored)
         if math.isclose(found, stored, rel_tol=1e-6):
             raise Wrong("this is the logarithm itself; the scale is its exponential")
+        if math.isclose(found, 1 / right, rel_tol=1e-6):
+            raise Wrong("this is the temperature; the scale is one over it")
         number(found, right)
     below, above = _one(function, -1.0), _one(function, 5.0)
     if math.isclose(above, math.exp(5), rel_tol=1e-6):

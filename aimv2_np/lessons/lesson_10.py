@@ -32,6 +32,7 @@ def roof(function: Any) -> str:
     slope = {
         200: "where there are few FLOP for each byte, memory decides",
         200 * 4: "memory: FLOP for each byte times bytes in a second",
+        20: "that is the bandwidth; multiply it by FLOP for each byte",
         20 / 4: "multiply: GB/s times FLOP for each byte is GFLOP/s",
         4 / 20: "multiply: GB/s times FLOP for each byte is GFLOP/s",
     }
@@ -77,6 +78,9 @@ def tokens8(function: Any) -> str:
          "largest number of its own: axis=1"),
         (right - least, "add the least number again"),
         (x, "nothing was rounded"),
+        (np.round(x), "these are whole numbers; the step is (largest - least) / 255"),
+        (np.round((x - least) / steps * 256 / 255) * steps * 255 / 256 + least,
+         "between the integers 0 and 255 lie 255 steps, not 256"),
         (np.floor((x - least) / steps) * steps + least, "round to nearest, not down"),
     ]  # fmt: skip
     array(call(function, x), right, hints, within=1e-6)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
+from ..backend import NUMPY
 from .judging import Wrong, array, call, choice, exercise
 
 
@@ -33,8 +35,11 @@ def rms_norm(function: Any) -> str:
         (x / ((x**2).mean(axis=1, keepdims=True) + eps) * weight, "the root is missing"),
     ]  # fmt: skip
     array(call(function, x, weight, eps), right, hints)
-    three = call(function, np.stack([x, x[::-1]]), weight, eps)
-    array(three, np.stack([right, right[::-1]]), what="the norm of (2, 2, 3)")
+    deep = np.stack([x, x[::-1]])
+    middle = deep / np.sqrt((deep**2).mean(axis=1, keepdims=True) + eps) * weight
+    hints = [(middle, "right for (N, D), but with more axes the last is not axis 1: axis=-1")]
+    three = call(function, deep, weight, eps)
+    array(three, np.stack([right, right[::-1]]), hints, what="the norm of (2, 2, 3)")
     return "over the last axis, whatever comes before it."
 
 
@@ -46,10 +51,12 @@ def softmax(function: Any) -> str:
     x = np.concatenate([logs, some, logs + 2000])
     right = np.array([[1.0, 2.0, 5.0], [8 / 6, 0.0, 40 / 6], [1.0, 2.0, 5.0]]) / 8
     small = call(function, x[:2])
-    array(small, right[:2], [(np.exp(x[:2]), "divide each row by its sum")])
+    e = np.exp(x[:2])
+    hints = [(e, "divide each row by its sum"), (e / e.sum(), "each row has a sum of its own")]
+    array(small, right[:2], hints)
     large = np.asarray(call(function, x), np.float64)
     if not np.isfinite(large).all():
-        raise Wrong("exp overflows for large scores: subtract each row's largest first")
+        raise Wrong("NaN or infinity for large scores: subtract each row's own largest before exp")
     array(large, right, what="softmax with large scores")
     empty = np.asarray(call(function, np.concatenate([logs, nothing])), np.float64)
     if not np.isfinite(empty).all():
@@ -109,9 +116,10 @@ def entry(answer: Any) -> str:
         "block": each,
         "transformer": each,
         "patch_embed": each,
+        "offloads": "it only says that a device computes while the host goes on",
         "to_numpy": "it brings results back",
         "dtypes": "it only lists names",
         "name": "it is only a name",
     }
-    choice(answer, "prepare", hints)
+    choice(answer, "prepare", hints, [field.name for field in fields(NUMPY)])
     return "it runs once per load; cast, upload, or lay out anew."

@@ -67,6 +67,8 @@ def parameters(answer: Any) -> str:
         150 * 1024: "each class has a bias, too",
         150 * 1024 + 1: "each class has a bias of its own",
         1025: "this is one class; there are 150",
+        193: "this is this lesson's probe; here a feature is 1024 wide, and there are 150 classes",
+        150 * 193: "a feature is 1024 wide here, not 192",
         150 * 1024 * 256: "all patches share the same weights",
         150 * 1025 * 256: "all patches share the same weights",
         150 * 1024 + 1024: "a bias for each class, not for each number of a feature",

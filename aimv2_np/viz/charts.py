@@ -107,7 +107,8 @@ def _names(ax: Axes, rows: Any, columns: Any, shape: tuple[int, int]) -> None:
         if names is not None or count <= MOST_NAMED // 2:
             axis.set_ticks(range(count), names_or_numbers(names, count))
     if columns is not None and sum(map(len, columns)) > 40:
-        ax.tick_params(axis="x", rotation=60)
+        for name in ax.get_xticklabels():  # each ends below its column
+            name.set(rotation=60, rotation_mode="anchor", ha="right", va="center")
 
 
 def _write(ax: Axes, colours: Any, cells: Array, written: str) -> None:
@@ -169,9 +170,13 @@ def curves(
     figure, ax = canvas(ax)
     for i, (name, y) in enumerate(series.items()):
         style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-        ax.plot(x, np.asarray(y), label=name, markersize=4, **style)
+        every = max(1, np.size(y) // 24)  # markers that touch would hide the curve
+        ax.plot(x, np.asarray(y), label=name, markersize=4, markevery=every, **style)
     if "x" in log:
         ax.set_xscale("log")
+        if np.size(x) <= MOST_NAMED // 2:
+            ax.set_xticks(np.ravel(x), [f"{value:g}" for value in np.ravel(x)], minor=False)
+            ax.set_xticks([], minor=True)
     if "y" in log:
         ax.set_yscale("log")
     open_frame(ax)

@@ -34,8 +34,9 @@ def tiles(
     top, left = at[0] * height, at[1] * width
     height, width = min(height, rows - top), min(width, columns - left)
     gap = 0.08 * (rows + columns + depth)
-    figure, ax = canvas(ax, width=6.0, height=6.0)
     right, down = depth + gap, depth + gap  # A lies left of C, B above it
+    shape = (down + rows + 2 * gap) / (right + columns + 2 * gap)
+    figure, ax = canvas(ax, width=6.0, height=6.0 * min(1.5, max(0.4, shape)))
     _matrix(ax, 0, down, rows, depth, f"A: {rows} × {depth}")
     _matrix(ax, right, 0, depth, columns, f"B: {depth} × {columns}")
     _matrix(ax, right, down, rows, columns, f"C: {rows} × {columns}")

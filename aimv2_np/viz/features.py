@@ -70,7 +70,8 @@ def over_patches(
         figure.colorbar(colours, ax=ax, label=unit, shrink=0.85)
     if picked is not None:
         outline(ax, picked, columns, side)
-    row, column = divmod(int(np.nanargmax(values)), columns)
+    largest = np.nanargmax(np.abs(values) if signed else values)
+    row, column = divmod(int(largest), columns)
     label(
         ax,
         title=title,

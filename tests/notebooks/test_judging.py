@@ -24,7 +24,7 @@ def test_verdicts_read_well() -> None:
     assert repr(Verdict("unanswered")) == "… not answered yet"
 
 
-@pytest.mark.parametrize("answer", [..., None, [1, ...], (..., ...), lambda: ..., lambda: None])
+@pytest.mark.parametrize("answer", [..., None, [1, ...], (..., ...), lambda: ...])
 def test_no_answer_is_no_wrong_answer(answer: Any) -> None:
     if callable(answer):
         with pytest.raises(Unanswered):
@@ -90,5 +90,6 @@ def test_functions_get_copies_and_what_they_raise_is_a_hint() -> None:
     assert call(changes, x).tolist() == [2, 2, 2]
     assert x.tolist() == [1, 1, 1]
     assert "raised ZeroDivisionError" in wrong(call, lambda x: 1 / 0, x)
+    assert "returns nothing" in wrong(call, lambda x: None, x)
     assert "of the shapes (3,)" in wrong(call, lambda x: 1 / 0, x)
-    assert "a function is asked for, found a int" in wrong(call, 3, x)
+    assert "a function is asked for, found an int" in wrong(call, 3, x)

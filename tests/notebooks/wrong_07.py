@@ -34,6 +34,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
             "((pattern[:, :, None] * v).transpose(1, 0, 2).reshape(v.shape[1], -1) @ W.T).sum(0)",
             "the sum already",
         ),
-        ("(pattern[:, :, None] * v).reshape(v.shape[1], -1) @ W.T", "numbers differ"),
+        ("(pattern[:, :, None] * v).reshape(v.shape[1], -1) @ W.T", "mixes patches and heads"),
+        ("v[0] @ W[:3]", "numbers differ"),
     ],
 }

@@ -23,12 +23,14 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("100", "too large"),
     ],
     "08.causal": [
+        ("77 * 76", "all but the diagonal"),
         ("77 * 77", "sees the tokens 0 to i"),
         ("77 * 76 / 2", "sees itself"),
         ("77 * 77 / 2", "diagonal"),
         ("77", "the last row"),
     ],
     "08.end": [
+        ("features[ids == eos]", "padding has the same id"),
         ("features[:, -1]", "the last position"),
         ("features[:, 0]", "begin token"),
         ("features[np.arange(len(ids)), ids.argmax(axis=1)]", "largest id"),

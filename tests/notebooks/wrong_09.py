@@ -11,6 +11,8 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("pooled @ W", "raised ValueError"),
     ],
     "09.two": [
+        ("0.99", "a third digit"),
+        ("100 * (0.30 - 0.25)", "the difference of the logits"),
         ("1 / (1 + np.exp(-0.05))", "without the scale"),
         ("0.30 / 0.55", "exponentials"),
         ("np.exp(30)", "too large"),
@@ -18,6 +20,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("1 / (1 + np.exp(5))", "the other text"),
     ],
     "09.scale": [
+        ("1 / np.exp(stored)", "this is the temperature"),
         ("stored", "the logarithm itself"),
         ("np.exp(stored)", "100 is the most"),
         ("min(np.exp(stored), 100)", "1 is the least"),

@@ -17,6 +17,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("i * bandwidth", "no step is faster"),
         ("max(peak, i * bandwidth)", "memory decides"),
         ("bandwidth / i", "multiply"),
+        ("bandwidth", "that is the bandwidth"),
         ("80", "too small"),
     ],
     "10.tokens": [
@@ -50,6 +51,12 @@ WRONG: dict[str, list[tuple[str, str]]] = {
             " / (s := np.ptp(x, axis=1, keepdims=True) / 255)) * s + m",
             "round to nearest",
         ),
-        ("np.round(x)", "numbers differ"),
+        ("np.round(x)", "these are whole numbers"),
+        (
+            "np.round((x - (m := x.min(axis=1, keepdims=True)))"
+            " / (s := np.ptp(x, axis=1, keepdims=True) / 256)) * s + m",
+            "255 steps, not 256",
+        ),
+        ("x / 2", "numbers differ"),
     ],
 }

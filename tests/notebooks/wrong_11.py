@@ -20,11 +20,16 @@ WRONG: dict[str, list[tuple[str, str]]] = {
             "LayerNorm",
         ),
         ("x / np.sqrt((x**2).mean(axis=-1) + eps) * weight", "raised ValueError"),
-        ("x / np.sqrt((x**2).mean(axis=1, keepdims=True) + eps) * weight", "norm of (2, 2, 3)"),
+        (
+            "x / np.sqrt((x**2).mean(axis=1, keepdims=True) + eps) * weight",
+            "the last is not axis 1",
+        ),
     ],
     "11.softmax": [
         ("np.exp(x)", "divide each row"),
-        ("np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True)", "exp overflows"),
+        ("np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True)", "NaN or infinity for large scores"),
+        ("np.exp(x) / np.exp(x).sum()", "a sum of its own"),
+        ("(e := np.exp(x - x.max())) / e.sum(axis=-1, keepdims=True)", "each row's own largest"),
         (
             "(e := np.exp(x - x.max(axis=-1, keepdims=True))) / e.sum(axis=-1, keepdims=True)",
             "a row of -inf alone gives NaN",
@@ -62,6 +67,8 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("'asarray'", "pixels, not weights"),
         ("'linear'", "in every call"),
         ("'to_numpy'", "brings results back"),
+        ("'offloads'", "a device computes"),
+        ("'fetch'", "look again"),
         ("'upload'", "choose one of"),
     ],
 }

@@ -2,6 +2,7 @@
 
 WRONG: dict[str, list[tuple[str, str]]] = {
     "12.error": [
+        ("np.sqrt(((found - truth) ** 2).mean())", "divide by that of the truth"),
         ("np.linalg.norm(found - truth)", "divide it by the length of the truth"),
         ("((found - truth) ** 2).sum() / (truth**2).sum()", "take the roots"),
         ("np.linalg.norm(found - truth) / np.linalg.norm(found)", "not of what was found"),
@@ -12,6 +13,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("found - truth", "a number is asked for"),
     ],
     "12.first": [
+        ("[name for name, error in excess.items() if error > allowed]", "one name"),
         ("max(excess, key=excess.get)", "where they begin"),
         ("[n for n, e in excess.items() if e > allowed][-1]", "last one that is wrong"),
         (

@@ -26,6 +26,8 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("labels", "should be (5,), found (4,)"),
     ],
     "13.parameters": [
+        ("193", "this lesson's probe"),
+        ("150 * 193", "not 192"),
         ("150 * 1024", "a bias, too"),
         ("1025", "there are 150"),
         ("150 * 1025 * 256", "share the same weights"),

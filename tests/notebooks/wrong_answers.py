@@ -42,6 +42,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
     ],
     "01.normalise": [
         ("(raw / 255 - mean) / std", "channels should come first"),
+        ("(raw.transpose(2, 0, 1) / 255 - mean) / std", "along the columns of pixels"),
         ("(raw / 255 / std).transpose(2, 0, 1)", "the mean was not subtracted"),
         ("(raw / 255 - mean / std).transpose(2, 0, 1)", "parentheses"),
         ("((raw - mean) / std).transpose(2, 0, 1)", "not divided by 255"),
@@ -125,6 +126,16 @@ WRONG: dict[str, list[tuple[str, str]]] = {
             " + np.cos(dy * o).sum()) / (D / 2)",
             "this is the cosine",
         ),
+        (
+            "2 * np.cos(1e4 ** (-np.arange(D // 2) / (D // 2)) * dx).sum()",
+            "for dy = 2, dx = 3, D = 8",
+        ),
+        (
+            "np.cos(dx * (o := 1e4 ** (-np.arange(D // 2) / (D // 2)))).sum()"
+            " + np.cos(dy * o).sum()",
+            "D/4 frequencies, not D/2",
+        ),
+        ("np.cos((dx + dy) * 1e4 ** (-np.arange(D // 4) / (D // 4))).sum()", "two sums"),
         ("D / 2", "too large"),
     ],
     "02.halve": [
@@ -154,6 +165,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)", "the weight is missing"),
         ("x / (np.sqrt((x**2).mean(axis=-1, keepdims=True)) + eps) * weight", "under the root"),
         ("x / np.sqrt((x**2).mean(axis=-1, keepdims=True)) * weight", "eps is missing"),
+        ("x / np.linalg.norm(x, axis=-1, keepdims=True) * weight", "divides by the length"),
         ("x / np.sqrt((x**2).mean() + eps) * weight", "an RMS of its own"),
         ("x / np.sqrt((x**2).mean(axis=-1) + eps) * weight", "raised ValueError"),
         ("x / np.sqrt((x**2).mean(axis=1, keepdims=True) + eps) * weight", "the channels"),
@@ -213,6 +225,12 @@ WRONG: dict[str, list[tuple[str, str]]] = {
             " @ (x @ Wv.T)",
             "exchanged",
         ),
+        ("x @ Wq.T @ (x @ Wk.T).T / 2 @ (x @ Wv.T)", "softmax is missing"),
+        (
+            "((e := np.exp(x @ Wq.T @ (x @ Wk.T).T / 2)) / e.sum(axis=1, keepdims=True)).T"
+            " @ (x @ Wv.T)",
+            "the pattern is transposed",
+        ),
         ("x @ Wq", "raised ValueError"),
         ("x @ Wv.T", "numbers differ"),
     ],
@@ -227,6 +245,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("np.where(np.triu(np.ones(scores.shape, bool)), scores, -np.inf)", "what came before"),
         ("np.where(np.tri(len(scores), k=-1, dtype=bool), scores, -np.inf)", "diagonal"),
         ("np.tri(len(scores))", "the mask itself"),
+        ("np.where(np.tri(len(scores), dtype=bool), scores, -1e9)", "-inf hides all"),
         ("np.full(scores.shape, np.nan)", "NaN"),
         ("scores", "numbers differ"),
     ],
@@ -279,11 +298,11 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("3 * 768 * 2048", "how many neurons"),
         ("2816", "too large"),
     ],
-    "05.smallest": [
-        ("-1.28", "where it is smallest"),
-        ("0.28", "the sign"),
-        ("0", "dips below 0"),
-        ("-0.25", "too large"),
+    "05.lowest": [
+        ("-0.28", "at which z"),
+        ("1.28", "the sign"),
+        ("0", "left of it"),
+        ("-1", "too large"),
         ("'small'", "a number is asked for"),
     ],
     "06.block": [
