@@ -150,6 +150,51 @@ def test_contributions_are_shares_of_the_stream() -> None:
     assert heights == [50.0, 25.0]
 
 
+def test_the_band_of_norms_is_from_the_10th_to_the_90th_percentile() -> None:
+    lengths = np.arange(101.0)
+    made = {
+        "vision.embed": np.stack([lengths, 0 * lengths], axis=1)[None],
+        "vision.blocks.0.resid_post": np.stack([0 * lengths, 2 * lengths], axis=1)[None],
+    }
+    band = viz.norms(made).axes[0].collections[0].get_paths()[0].vertices
+    assert [sorted(set(band[band[:, 0] == x, 1])) for x in (0, 1)] == [[10, 90], [20, 180]]
+
+
+def test_the_pooling_head_s_maps_have_one_scale(trace: Any) -> None:
+    pattern = trace["vision.head.pattern"][1, :, 0]
+    axes = viz.pooling(trace, image=1).axes[:6]
+    for ax, weights in zip(axes, pattern, strict=True):
+        np.testing.assert_array_equal(shown(ax).ravel(), weights)
+        assert ax.images[-1].get_clim() == (0, pattern.max())
+
+
+def test_signs_have_a_scale_that_is_alike_on_both_sides() -> None:
+    ax = viz.over_patches([-3.0, 1, 0, 2], signed=True).axes[0]
+    assert ax.images[-1].get_clim() == (-3, 3)
+    assert viz.matrix([[-3.0, 1]]).axes[0].images[-1].get_clim() == (-3, 3)
+    assert viz.matrix([[2.0, 5]]).axes[0].images[-1].get_clim() == (2, 5)
+
+
+def test_bars_of_probabilities_are_percents(model: Any) -> None:
+    result = model.classify(aimv2_np.samples()["cat"], ["dog", "cat", "key"])
+    ax = viz.probabilities(result, most=2).axes[0]
+    p = sorted(result.probabilities[0])[::-1]
+    np.testing.assert_allclose([bar.get_width() for bar in ax.patches], [100 * x for x in p[:2]])
+    assert ax.get_yticklabels()[0].get_text() == "cat"
+
+
+def test_a_roofline_is_the_lower_of_two_limits() -> None:
+    ax = viz.roofline({"a": (2.0, 20.0)}, peak=100, bandwidth=20).axes[0]
+    x, y = ax.lines[0].get_data()
+    np.testing.assert_allclose(y, [100 if i > 5 else 20 * i for i in x])
+    assert [line.get_xydata().tolist() for line in ax.lines[1:]] == [[[2, 20]]]
+
+
+def test_a_tile_s_work_and_reads_by_hand() -> None:
+    assert "96 numbers for 512 FLOP" in viz.tiles(8, 64, 8, tile=(4, 8), at=(1, 2)).alt
+    assert "one tile of 2 × 8 of C" in viz.tiles(6, 64, 8, tile=(4, 8), at=(1, 2)).alt  # cut off
+
+
 def test_matrix_tells_masked_from_small() -> None:
     picture = viz.matrix([[1.0, -np.inf], [2.0, 3.0]], rows=["a", "b"], written=".0f")
     assert [t.get_text() for t in picture.axes[0].texts] == ["1", "2", "3"]
