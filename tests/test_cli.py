@@ -568,6 +568,34 @@ def test_explain_does_not_overwrite(run, tmp_path):
     assert "What" in page.read_text(encoding="utf-8")
 
 
+def test_explain_frames_the_texts(run, tmp_path, model):
+    cat, page = aimv2_np.samples()["cat"], tmp_path / "p.html"
+    words = ("explain", cat, "--texts", "dog", "cat", "--out", page, "--json", "-q")
+    said = json.loads(run(*words, "--prompt", "{} drawing")[1])
+    wanted = model.classify(cat, ["dog", "cat"], prompt="{} drawing").top(2)[0]
+    assert said["prompt"] == "{} drawing"
+    found = [text["probability"] for text in said["texts"]]
+    assert found == pytest.approx([p for _, p in wanted], rel=1e-3)
+    plain = model.classify(cat, ["dog", "cat"]).top(2)[0]
+    assert found[1] != pytest.approx(plain[1][1], rel=0.05)
+
+
+def test_explain_keeps_a_file_that_comes_to_exist_meanwhile(run, tmp_path, monkeypatch):
+    from aimv2_np import cli_explain
+
+    page, explained = tmp_path / "p.html", cli_explain.explained
+
+    def slow(*args, **kwargs):
+        page.write_text("another's")
+        return explained(*args, **kwargs)
+
+    monkeypatch.setattr(cli_explain, "explained", slow)
+    code, _, err = run("explain", CAT, "--out", page, "--model", NATIVE, "-q")
+    assert code == 1
+    assert "exists already" in one_error(err)
+    assert page.read_text() == "another's"
+
+
 def test_explain_some_blocks(run, tmp_path):
     words = ("explain", CAT, "--out", tmp_path / "p.html", "--model", NATIVE, "--blocks")
     code, _, err = run(*words, "2")
