@@ -823,7 +823,7 @@ def test_completion_scripts(shell, tmp_path):
         assert found.stdout.split() == [b"large-patch14-224-distilled"]
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "cp1252"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_any_encoding_can_show_it(encoding):
     env = {"PYTHONIOENCODING": encoding}
     done = process("classify", CAT, "--texts", "ä 語", "a", "--quiet", env=env)

@@ -16,6 +16,8 @@ from pages import HOSTILE
 from aimv2_np.explain import Explanation, explain
 from aimv2_np.explain.texts import against_others
 
+pytestmark = pytest.mark.notebooks
+
 FIRST = 10 * 32 + 16  # the native model's, in the middle
 COARSE = 4 * 180 * 336  # weights that leave cells of 2 × 2
 

@@ -15,7 +15,7 @@ from html_pages import hostile, verified
 
 from aimv2_np.verify.html import page
 
-# ---------------------------------------------------------------------------- in a browser
+pytestmark = pytest.mark.notebooks
 
 MEASURE = """
 const seen = {};

@@ -242,9 +242,7 @@ def test_mistakes_show_at_the_official_size_too() -> None:
 @pytest.mark.parametrize(
     "pair",
     [
-        ("area", "bgr"),
         ("mirrored", "letterboxed"),
-        ("default-size", "upside-down"),
         ("resize-unclamped", "no-antialias"),
         ("pixels-bfloat16", "rescale-256"),
     ],
