@@ -71,8 +71,8 @@ class Backend:
 
     Parameters are what `prepare` returned. Activations are what `asarray` and the ops return; they
     must support `+`, `*`, indexing, `reshape`, `swapaxes`, `shape` and `T`, and `@` with what
-    `softmax` returns. Token ids,
-    `key_mask` and the index of each text's end arrive as NumPy arrays.
+    `softmax` returns. Token ids, `key_mask` and the index of each text's end arrive as NumPy
+    arrays.
     """
 
     name: str

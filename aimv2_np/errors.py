@@ -56,6 +56,11 @@ class AIMv2Warning(UserWarning):
     """The result is what was asked for, but probably not what was meant (e.g. a cut text)."""
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's error says first, or its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def warn(message: str) -> None:
     """Issue an AIMv2Warning that points at the user's line, not into this package."""
     package = str(Path(__file__).parent)

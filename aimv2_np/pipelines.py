@@ -25,7 +25,9 @@ from .trace import Recorder, Trace, activation_names
 if TYPE_CHECKING:
     from .images import ImageProcessor
 
-__all__ = ["LiTPipeline", "Pipeline", "VisionPipeline", "frame", "no_text_encoder"]
+__all__ = [
+    "LiTPipeline", "Pipeline", "VisionPipeline", "computed_nan", "frame", "no_text_encoder",
+]  # fmt: skip
 
 PROMPT = "a photo of {}"  # what `classify` puts around a text unless told otherwise
 # Patches that run at once, unless one image has more: images together then take no more memory than
@@ -212,9 +214,7 @@ class LiTPipeline(ImageMethods, LiT):
         """
         probabilities: HostArray = ops.softmax(self.logit_scale * (image_embeds @ text_embeds.T))
         if not np.isfinite(probabilities).all():
-            raise AIMv2Error(
-                f"{self.name} computed NaN; load(..., check=True) finds NaN in its weights"
-            )
+            raise computed_nan(self.name)
         return probabilities
 
     def trace(
@@ -257,6 +257,11 @@ def no_text_encoder(name: str) -> ConfigError:
     return ConfigError(
         f"{name} is a vision-only model without a text encoder; large-patch14-224-lit has one"
     )
+
+
+def computed_nan(name: str) -> AIMv2Error:
+    """The error of a model whose outputs are no numbers."""
+    return AIMv2Error(f"{name} computed NaN; load(..., check=True) finds NaN in its weights")
 
 
 def frame(texts: Iterable[str], prompt: str) -> list[str]:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import VisionConfig
-from ..errors import AIMv2Error, ConfigError
+from ..errors import ConfigError
 from ..image_files import describe
-from ..pipelines import PROMPT, LiTPipeline, Pipeline, frame, no_text_encoder
+from ..pipelines import PROMPT, LiTPipeline, Pipeline, computed_nan, frame, no_text_encoder
 from ..tokenizer import as_texts
 from ..trace import Trace
 from .attention import MOST_WEIGHTS, AttentionMaps, attention_maps
@@ -111,9 +111,7 @@ def explain(
     trace = _trace(model, image, labels, prompt, exif)
     ends = [trace[name] for name in ("vision.norm", "logits_per_image") if name in trace]
     if not all(np.isfinite(end).all() for end in ends):
-        raise AIMv2Error(
-            f"{model.name} computed NaN; load(..., check=True) finds NaN in its weights"
-        )
+        raise computed_nan(model.name)
     pixels = trace["pixel_values"][0]
     grid = (pixels.shape[1] // config.patch_size, pixels.shape[2] // config.patch_size)
     rows, columns = (side * config.patch_size for side in grid)

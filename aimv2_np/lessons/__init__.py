@@ -11,8 +11,9 @@ judging.py      verdicts, and the comparisons that give hints
 lesson_….py     the exercises of a lesson
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import lazily
 
 _WHERE = {"Verdict": "judging", "check": "judging", "named_right": "scoring"}
 
@@ -23,14 +24,4 @@ if TYPE_CHECKING:
     from .judging import check as check
     from .scoring import named_right as named_right
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_WHERE])
+__getattr__, __dir__ = lazily(__name__, _WHERE)

@@ -14,8 +14,9 @@ Names are imported when they are first used: pytest loads pytest_plugin.py in ev
 has the package.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import lazily
 
 _WHERE = {
     "Candidate": "candidate",
@@ -41,14 +42,4 @@ if TYPE_CHECKING:
     from .run import verify_cases as verify_cases
     from .walk import Case as Case
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_WHERE])
+__getattr__, __dir__ = lazily(__name__, _WHERE)

@@ -23,8 +23,9 @@ colour-blind: cividis for amounts, purple and orange for signs, the palette of O
 matplotlib is imported with the first picture.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import lazily
 
 _WHERE = {
     "as_rgb": "arrays",
@@ -78,14 +79,4 @@ if TYPE_CHECKING:
     from .stream import contributions as contributions
     from .stream import norms as norms
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_WHERE])
+__getattr__, __dir__ = lazily(__name__, _WHERE)

@@ -12,12 +12,12 @@ import shutil
 import subprocess
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
+from addressed import Array
 
 from aimv2_np_cupy.blas import Blas, BlasError
 
@@ -60,14 +60,6 @@ int cublasGemmEx(void* handle, int turn_a, int turn_b, int m, int n, int k, cons
 }
 }
 """
-
-
-class Array(np.ndarray[Any, Any]):
-    """NumPy's, with its address where CuPy's arrays have it."""
-
-    @property
-    def data(self) -> Any:  # type: ignore[override]
-        return SimpleNamespace(ptr=self.ctypes.data)
 
 
 def array(x: Any) -> Array:

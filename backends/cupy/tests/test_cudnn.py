@@ -10,6 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from addressed import Array
 
 from aimv2_np import ops
 from aimv2_np.errors import AIMv2Warning
@@ -93,14 +94,6 @@ def stand_in() -> Any:
     module.heur_mode = SimpleNamespace(A="A", FALLBACK="FALLBACK")
     module.pygraph = Graph
     return module
-
-
-class Array(np.ndarray[Any, Any]):
-    """NumPy's, with its address where CuPy's arrays have it."""
-
-    @property
-    def data(self) -> Any:  # type: ignore[override]
-        return SimpleNamespace(ptr=self.ctypes.data)
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-from aimv2_np.errors import warn
+from aimv2_np.errors import first_line, warn
 
 __all__ = ["FROM", "CudnnAttention", "installed"]
 
@@ -27,8 +27,9 @@ def installed() -> CudnnAttention | None:
 
         return CudnnAttention(cudnn)
     except Exception as error:  # its own kinds, for a missing library as for one too old
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        warn(f"cuDNN is installed and cannot be used, our own attention runs instead: {said}")
+        warn(
+            f"cuDNN is installed and cannot be used, our own attention runs instead: {first_line(error)}"
+        )
         return None
 
 
@@ -50,8 +51,7 @@ class CudnnAttention:
         except MemoryError:
             raise
         except Exception as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            warn(f"cuDNN refuses this attention, our own runs instead: {said}")
+            warn(f"cuDNN refuses this attention, our own runs instead: {first_line(error)}")
             return None
 
     def _prepared(

@@ -9,7 +9,7 @@ from functools import partial, wraps
 from typing import Any
 
 from aimv2_np.backend import Backend
-from aimv2_np.errors import BackendUnavailable
+from aimv2_np.errors import BackendUnavailable, first_line
 
 from .device import Device
 
@@ -47,12 +47,8 @@ def _scope(device: Device) -> Iterator[None]:
             yield
     except device.out_of_memory as error:
         raise BackendUnavailable(
-            f"the GPU's memory is too small for this: {_line(error)}; pass fewer images at once, "
+            f"the GPU's memory is too small for this: {first_line(error)}; pass fewer images at once, "
             "or load in a smaller dtype"
         ) from error
     except device.failures as error:
-        raise BackendUnavailable(f"the GPU failed: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+        raise BackendUnavailable(f"the GPU failed: {first_line(error)}") from error

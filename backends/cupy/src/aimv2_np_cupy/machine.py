@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import distributions
 from typing import Any
 
-from aimv2_np.errors import BackendUnavailable
+from aimv2_np.errors import BackendUnavailable, first_line
 
 from . import blas
 from .compiling import wheel_include_dirs
@@ -134,7 +134,7 @@ def _require_libraries(machine: Machine) -> None:
         try:
             machine.library(library)
         except Exception as error:
-            said = str(error).splitlines()[0]
+            said = first_line(error)
             both = "; libraries of CUDA 12 and 13 are both installed (torch from 2.11 on brings 13)"
             raise BackendUnavailable(
                 f"{library} cannot be loaded: {said}{both * machine.mixed()}; {INSTALL}"
