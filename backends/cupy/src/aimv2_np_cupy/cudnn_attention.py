@@ -27,9 +27,8 @@ def installed() -> CudnnAttention | None:
 
         return CudnnAttention(cudnn)
     except Exception as error:  # its own kinds, for a missing library as for one too old
-        warn(
-            f"cuDNN is installed and cannot be used, our own attention runs instead: {first_line(error)}"
-        )
+        said = first_line(error)
+        warn(f"cuDNN is installed and cannot be used, our own attention runs instead: {said}")
         return None
 
 

@@ -47,8 +47,8 @@ def _scope(device: Device) -> Iterator[None]:
             yield
     except device.out_of_memory as error:
         raise BackendUnavailable(
-            f"the GPU's memory is too small for this: {first_line(error)}; pass fewer images at once, "
-            "or load in a smaller dtype"
+            f"the GPU's memory is too small for this: {first_line(error)}; pass fewer images at "
+            "once, or load in a smaller dtype"
         ) from error
     except device.failures as error:
         raise BackendUnavailable(f"the GPU failed: {first_line(error)}") from error
